@@ -1,0 +1,125 @@
+"""Take a command line apart: positions, flags, and `--section.option VALUE` overrides of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune import schema
+from finetune.errors import UserError
+from finetune.recipe_names import nearest
+from finetune.recipe_reading import Written
+
+SWITCHES = ("overwrite", "print_config")  # flags without a value
+READS = {"rows": int, "output": Path, "profile": str}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One thing that `finetune` does: a function of a room, and what it takes."""
+
+    call: str  # "module:function"
+    help: str
+    positions: tuple[str, ...] = ()
+    flags: dict[str, str] = field(default_factory=dict)  # name: help
+    overrides: bool = False  # takes --section.option VALUE
+    shows: str = ""  # "module:function" from what `call` returns to what is printed
+    data: bool = False  # what it prints is for another program: all other words go to stderr
+    hidden: bool = False  # for our own processes
+
+
+@dataclass
+class Command:
+    """A command line, taken apart."""
+
+    name: str
+    positions: dict[str, Path]
+    flags: dict[str, Any]
+    overrides: dict[str, Any]
+
+
+def take_apart(name: str, verb: Verb, arguments: list[str]) -> Command:
+    """Sort a verb's arguments into positions, flags and overrides; UserError for what fits nowhere."""
+    command = Command(name, {}, {}, {})
+    loose: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if not word.startswith("--") or word == "--":
+            loose.append(word)
+            continue
+        option, equals, value = word[2:].partition("=")
+        flag = option.replace("-", "_")
+        if flag in verb.flags and flag in SWITCHES:
+            if equals:
+                raise UserError(f"--{option} takes no value, and was given {value}.")
+            command.flags[flag] = True
+            continue
+        _check_known(name, verb, option)
+        if not equals:
+            value = next(rest, "--")
+            if value.startswith("--"):
+                raise UserError(f"--{option} needs a value, such as --{option} {_example(option)}.")
+        if flag in verb.flags:
+            command.flags[flag] = _read(flag, value)
+        else:
+            command.overrides.pop(option, None)  # the last one counts, and stands last
+            command.overrides[option] = Written(value)
+    _place(command, verb, loose)
+    if command.flags.pop("overwrite", False):
+        command.overrides["train.overwrite"] = True
+    return command
+
+
+def _check_known(name: str, verb: Verb, option: str) -> None:
+    """Refuse an option that is neither a flag of the verb nor an option of a section."""
+    sections = schema.load()["properties"]
+    if option.replace("-", "_") in verb.flags:
+        return
+    if verb.overrides and ("." in option or option in sections):
+        return
+    if not verb.overrides:
+        known = ", ".join(f"--{flag}" for flag in verb.flags) or "none"
+        raise UserError(
+            f"--{option} is not an option of finetune {name}; options: {known}.{nearest(option, verb.flags)}"
+        )
+    inner = _options_by_name()
+    short = option.replace("-", "_")
+    hint = f" Did you mean --{inner[short]}?" if short in inner else nearest(option, [*verb.flags, *sections, *inner])
+    raise UserError(
+        f"--{option} is not an option of finetune {name}; say --section.option, such as --train.seed 1.{hint}"
+    )
+
+
+def _options_by_name() -> dict[str, str]:
+    """Return {"learning_rate": "train.learning_rate", …} for every option of a recipe."""
+    found: dict[str, str] = {}
+    for section, definition in schema.load()["definitions"].items():
+        for option in definition["properties"]:
+            found.setdefault(option, f"{section.split('.')[0]}.{option}")
+    return found
+
+
+def _example(option: str) -> str:
+    return {"profile": "cpu", "output": "answers.jsonl", "rows": "5"}.get(option, "VALUE")
+
+
+def _read(flag: str, value: str) -> Any:
+    try:
+        return READS[flag](value)
+    except ValueError:
+        raise UserError(f"--{flag} is {value}; it must be a whole number.") from None
+
+
+def _place(command: Command, verb: Verb, loose: list[str]) -> None:
+    if len(loose) > len(verb.positions):
+        extra = loose[len(verb.positions)]
+        hint = (
+            f" Options begin with two dashes: --{extra.lstrip('-')}." if "=" in extra or extra.startswith("-") else ""
+        )
+        raise UserError(f"{extra} is one argument too many for finetune {command.name}.{hint}")
+    if len(loose) < len(verb.positions):
+        missing = verb.positions[len(loose)].upper()
+        call = " ".join(["finetune", command.name, *(each.upper() for each in verb.positions)])
+        raise UserError(f"{missing} is missing: {call}")
+    command.positions = {name: Path(word) for name, word in zip(verb.positions, loose, strict=True)}

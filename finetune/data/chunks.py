@@ -1,0 +1,58 @@
+"""What readers are asked for, and what they give: a few thousand rows at a time, as Python values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune.data.faults import Faults, listed
+from finetune.data.files import Piece
+from finetune.errors import did_you_mean
+
+ROWS = 10_000  # rows of a chunk
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which columns of one piece are read, and how."""
+
+    piece: Piece
+    columns: dict[str, str]  # our name: the file's name
+    texts: tuple[str, ...]  # our names of those that hold text
+    label: str | None  # our name of the target's column
+    optional: frozenset[str] = frozenset()  # our names of those that may be missing (a label, at prediction)
+    encoding: str = "utf-8"
+    sample_by: str = "document"
+    empty_texts: str = "error"
+    streaming: bool = False  # a Hub data set is not downloaded whole
+
+
+@dataclass
+class Chunk:
+    """Rows in their order: the line (or row) where each begins, and a list of values a column, by our names."""
+
+    lines: list[int] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    classes: list[str] | None = None  # the label's names in the order of the data set's own ClassLabel
+
+
+@dataclass
+class Findings:
+    """What reading notes on the way: mistakes, sentences for the reader, facts."""
+
+    faults: Faults
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # fingerprints of what is no file here
+
+
+def present_columns(request: Request, known: Iterable[str], line: int | None, faults: Faults) -> dict[str, str] | None:
+    """Return the asked columns that a file has, or None after noting those that it must have and has not."""
+    names = list(known)
+    missing = [ours for ours, theirs in request.columns.items() if theirs not in names]
+    needed = [ours for ours in missing if ours not in request.optional]
+    if needed:
+        theirs = [request.columns[ours] for ours in needed]
+        near = did_you_mean(theirs[0], names) or f" Say data.columns: {{{needed[0]}: NAME}}"
+        faults.add(request.piece.place, line, f"has no column {listed(theirs)}; its columns: {listed(names)}.{near}")
+    return None if needed else {ours: theirs for ours, theirs in request.columns.items() if ours not in missing}

@@ -1,0 +1,96 @@
+"""The `data` section of a recipe. Light: a recipe is read and refused without numpy, Arrow or datasets."""
+
+from __future__ import annotations
+
+import codecs
+import encodings.aliases
+from dataclasses import dataclass, field
+from typing import Literal
+
+from finetune.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file, glob, `save_to_disk` folder or Hub data set, where a bare path does not say enough."""
+
+    path: str
+    split: str | None = None  # of a folder or Hub data set; default: the split that it is used for
+    name: str | None = None  # the configuration of a Hub data set
+    revision: str | None = None  # of a Hub data set; default: data.revision
+    weight: float | None = None  # share of the mixture, any positive scale; all sources of a list have one, or none has
+    columns: dict[str, str] = field(default_factory=dict)  # our name: the file's name; before data.columns
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not 0 < self.weight < float("inf"):
+            raise UserError(f"data: weight of {self.path} is {self.weight}; a weight is a positive number")
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Rows of `train` that are kept for validation. Equal texts always land on the same side."""
+
+    fraction: float  # share of the rows
+    stratify: bool = False  # keep the share of each label
+    group: str | None = None  # column; rows with one value stay together (a user, a document, a day)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise UserError(f"data.validation.fraction is {self.fraction}; it must lie between 0 and 1, e.g. 0.1")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where rows come from, and what is checked before anything is trained on them."""
+
+    # A file, a glob, a `save_to_disk` folder or a Hub id; several are joined, or mixed where sources have weights.
+    train: str | Source | list[str] | list[Source] | None = None
+    validation: str | Source | Holdout | list[str] | list[Source] | None = None
+    test: str | Source | list[str] | list[Source] | None = None
+    columns: dict[str, str] = field(default_factory=dict)  # our name: the file's name
+    revision: str | None = None  # of Hub data sets
+    sample_by: Literal["line", "paragraph", "document"] = "document"  # plain text files only
+    encoding: str = "utf-8"
+    empty_texts: Literal["error", "drop"] = "error"  # rows with nothing but white space in a text
+    # The first N rows after a shuffle with `seed`.
+    max_train_rows: int | None = None
+    max_validation_rows: int | None = None
+    max_test_rows: int | None = None
+    seed: int = 13
+    on_long: Literal["error", "truncate", "drop", "window"] = "truncate"  # what happens past the length limit
+    # Rows of a split with equal text, case and white space aside. `drop` keeps the first of those with one label.
+    duplicates: Literal["warn", "error", "drop", "off"] = "warn"
+    # Rows of validation or test that also stand in a split before it. Well-known sets have a few (BANKING77: 7 of its
+    # 3,080 test rows stand in train, 9 more nearly), which move a score by no more than their share. So `error` refuses
+    # above a share, and below it says what it found.
+    leakage: Literal["error", "warn", "off"] = "error"
+    leakage_exact: float = 0.01  # share of a split's rows, equal case and white space aside, that is tolerated
+    leakage_near: float = 0.1  # the same for equal and nearly equal rows together; templates and retweets are common
+    near_duplicates: float = 0.9  # Jaccard similarity of sets of 5 characters from which texts are nearly equal
+    streaming: bool = False  # train is read row by row while it is trained on
+    shuffle_buffer: int = 10_000  # rows, when streaming
+    cache_dir: str | None = None  # where encoded inputs are kept for the next run; default: finetune/ in HF_HOME
+
+    def __post_init__(self) -> None:
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            near = did_you_mean(self.encoding, ["utf-8", *encodings.aliases.aliases])
+            raise UserError(
+                f"data.encoding is {self.encoding}, which is no encoding that Python knows.{near}"
+            ) from None
+        shares = {"near_duplicates": 0.3, "leakage_exact": 0.0, "leakage_near": 0.0}  # and their least values
+        for name, least in shares.items():
+            if not least <= getattr(self, name) <= 1:
+                raise UserError(f"data.{name} is {getattr(self, name)}; it must lie between {least:g} and 1")
+        for name in ("max_train_rows", "max_validation_rows", "max_test_rows", "shuffle_buffer"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"data.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.streaming:
+            self._refuse_what_needs_every_row()
+
+    def _refuse_what_needs_every_row(self) -> None:
+        if isinstance(self.validation, Holdout):
+            raise UserError("data.validation.fraction: a streamed train cannot be split; name a validation file")
+        if self.duplicates in ("error", "drop"):
+            raise UserError(f"data.duplicates: {self.duplicates} needs every row at once and data.streaming is on")

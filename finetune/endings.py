@@ -1,0 +1,87 @@
+"""How a command ends: the exit code and the one line for what went wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from finetune.errors import FinetuneError, UserError
+
+DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+}
+DENIED = (errno.EACCES, errno.EPERM)
+NETWORK = {  # by name: requests, httpx and huggingface_hub each have their own, and none is imported for this
+    "ConnectionError",
+    "ConnectError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "ProxyError",
+    "gaierror",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+}
+MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "CUDA error: out of memory")
+INTERRUPTED = 130
+
+
+def ending(error: BaseException) -> tuple[int, str] | None:
+    """Return (exit code, line) for an exception, or None for one that is a fault of ours and keeps its traceback."""
+    if isinstance(error, FinetuneError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted; the same training resumes from its last checkpoint."
+    machine = _machine(error)
+    return None if machine is None else (4, machine)
+
+
+def say(error: BaseException, line: str) -> None:
+    """Print the line that ends a command: on rank 0, or on another rank what it alone can know."""
+    rank = int(os.environ.get("RANK", "0"))
+    if rank and isinstance(error, UserError | KeyboardInterrupt):
+        return  # every rank reads the same recipe and files
+    own = f" (rank {rank})" if rank else ""
+    sys.stderr.write(f"finetune{own}: {' '.join(line.split())}\n")
+
+
+def _machine(error: BaseException) -> str | None:
+    """Return what the machine refused: memory, disk, network; None for anything else."""
+    words = " ".join(str(error).split())
+    short = words if len(words) <= 300 else words[:299] + "…"
+    if isinstance(error, MemoryError) or _is_out_of_memory(error, words):
+        return (
+            "out of memory. Lower train.per_device_train_batch_size (and raise train.gradient_accumulation_steps), "
+            f"or the length of the inputs. {short.partition('. ')[0]}"
+        )
+    if isinstance(error, OSError):
+        if error.errno in DISK:
+            return f"{DISK[error.errno]}: {error.filename or short}."
+        if error.errno in DENIED:
+            return f"not allowed: {error.filename or short}."
+        if any(_is_network(cause) for cause in _causes(error)):
+            return f"no network, or the Hub cannot be reached, and it is not in the local cache: {short}"
+    return f"the network failed: {short}" if _is_network(error) else None
+
+
+def _is_out_of_memory(error: BaseException, words: str) -> bool:
+    """Say whether torch could not get memory: its own error on a GPU, a RuntimeError on a CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and any(each in words for each in MEMORY)
+    )
+
+
+def _is_network(error: BaseException) -> bool:
+    return any(cls.__name__ in NETWORK for cls in type(error).__mro__)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and those that it was raised from."""
+    found: list[BaseException] = []
+    step: BaseException | None = error
+    while step is not None and step not in found:
+        found.append(step)
+        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
+    return found

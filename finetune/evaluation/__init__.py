@@ -1,0 +1,1 @@
+"""How good a run really is: metrics, intervals, baselines and the report."""

@@ -1,0 +1,38 @@
+"""The metrics: one file each, loadable by `evaluate.load(path of the file)` with no network."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from finetune.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from finetune.evaluation.local_metric import LocalMetric
+
+METRICS: dict[str, str] = {
+    "accuracy": "finetune.evaluation.metrics.accuracy:Accuracy",
+    "auroc": "finetune.evaluation.metrics.auroc:Auroc",
+    "average_precision": "finetune.evaluation.metrics.average_precision:AveragePrecision",
+    "bits_per_byte": "finetune.evaluation.metrics.bits_per_byte:BitsPerByte",
+    "confusion_matrix": "finetune.evaluation.metrics.confusion_matrix:ConfusionMatrix",
+    "f1": "finetune.evaluation.metrics.f1:F1",
+    "hamming_loss": "finetune.evaluation.metrics.hamming_loss:HammingLoss",
+    "log_loss": "finetune.evaluation.metrics.log_loss:LogLoss",
+    "mae": "finetune.evaluation.metrics.mae:Mae",
+    "mcc": "finetune.evaluation.metrics.mcc:Mcc",
+    "mse": "finetune.evaluation.metrics.mse:Mse",
+    "nll": "finetune.evaluation.metrics.nll:Nll",
+    "pearson": "finetune.evaluation.metrics.pearson:Pearson",
+    "perplexity": "finetune.evaluation.metrics.perplexity:Perplexity",
+    "spearman": "finetune.evaluation.metrics.spearman:Spearman",
+    "subset_accuracy": "finetune.evaluation.metrics.subset_accuracy:SubsetAccuracy",
+}
+
+
+def load_metric(name: str) -> LocalMetric:
+    """Return the metric called `name`. Raises UserError, with the nearest known name, for another one."""
+    if name not in METRICS:
+        raise UserError(f"{name} is not a metric.{did_you_mean(name, METRICS)} Known: {', '.join(METRICS)}.")
+    module, _, kind = METRICS[name].partition(":")
+    return getattr(import_module(module), kind)()

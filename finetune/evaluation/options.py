@@ -1,0 +1,29 @@
+"""The recipe's `evaluate` section. Imports nothing heavy: a recipe is read and refused without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from finetune.errors import UserError
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How scores are computed, and what the run keeps to be compared with later."""
+
+    resamples: int = 1000  # bootstrap resamples behind each 95 % interval; 0: no intervals
+    precision: Literal["float32", "bfloat16"] = "float32"  # in which answers are computed
+    baselines: bool = True  # score simple rivals on the same test rows
+    reference_rows: int = 32  # rows kept with inputs and logits, to compare a reloaded model on
+    reload: Literal["fresh", "same"] = "fresh"  # the process in which the saved run is loaded again and compared
+    samples: int = 3  # generations shown in the report
+
+    def __post_init__(self) -> None:
+        for name, least in (("resamples", 0), ("reference_rows", 1), ("samples", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"evaluate.{name} is {getattr(self, name)}; give {least} or more.")
+        if 0 < self.resamples < 100:
+            raise UserError(
+                f"evaluate.resamples is {self.resamples}: too few for a 95 % interval; give 0 or at least 100."
+            )

@@ -1,0 +1,201 @@
+"""report.html: one file that shows what a run is worth, made from the files of the run folder alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune import artefact
+from finetune.evaluation import plots
+from finetune.evaluation.findings import Predictions, confusions
+from finetune.evaluation.wording import HEADLINES, LESS_IS_BETTER, interval, lead, named, number, reading
+
+VALIDATION_LOSSES = ("eval_loss", "eval_nll", "eval_mse")  # the first of them that the trainer logged
+LONG_TABLE = 25  # classes beyond which the per-class table folds
+
+
+def write_report(run: Path) -> Path:
+    """Write report.html into the run folder and return its path. Parts whose files are missing are left out."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=PackageLoader("finetune.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    pages.filters |= {"number": number, "named": named, "interval": interval}
+    path = run / artefact.REPORT
+    path.write_text(pages.get_template("report.html.jinja").render(**contents(run)), encoding="utf-8")
+    return path
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """Return everything that the page shows."""
+    recipe = (run / artefact.RECIPE).read_text(encoding="utf-8")
+    scores = _json(run / artefact.SCORES, {})
+    baselines = scores.pop("baselines", {})
+    shown = next((name for name in ("test", "validation") if name in scores), None)
+    own = scores.get(shown, {})
+    return {
+        "name": run.resolve().name,
+        "subtitle": _subtitle(yaml.safe_load(recipe)),
+        "recipe": recipe,
+        "split": shown,
+        "lead": lead(own, shown, baselines),
+        "headlines": [_headline(name, own[name], baselines) for name in HEADLINES if name in own][:2],
+        "columns": {**scores, **baselines},
+        "score_names": [name for name in own if "/" not in name],
+        "gaps": _gaps(baselines),
+        "classes": _classes(own, _json(run / artefact.LABELS, [])),
+        "long_table": LONG_TABLE,
+        "verdict": _json(run / artefact.VERDICT, None),
+        "status": _json(run / artefact.STATUS, {}).get("status"),
+        "data": _json(run / artefact.DATA, {}),
+        "environment": _flat(_json(run / artefact.ENVIRONMENT, {})),
+        "samples": _samples(run / artefact.SAMPLES),
+        **_training(_json(run / artefact.HISTORY, [])),
+        **_answers(run),
+    }
+
+
+def _subtitle(recipe: dict[str, Any]) -> list[str]:
+    """Return the task, the model and the adapter of a recipe, each in a word."""
+    model, adapter = recipe.get("model") or {}, recipe.get("adapter") or {}
+    source = model.get("path") or ("from scratch" if model.get("config") else None)
+    return [str(part) for part in (recipe["task"]["kind"], source, adapter.get("peft_type")) if part]
+
+
+def _json(path: Path, missing: Any) -> Any:
+    return artefact.read_json(path) if path.exists() else missing
+
+
+def _headline(name: str, own: dict[str, Any], baselines: dict[str, Any]) -> dict[str, Any]:
+    """Return a score beside its rivals', each placed on one scale from 0 to 100."""
+    bars = [("this run", own)] + [(named(rival), held[name]) for rival, held in baselines.items() if name in held]
+    ends = [end for _, score in bars for end in (score["low"], score["value"], score["high"]) if end is not None]
+    low, high = min(ends), max(ends)
+    margin = (high - low) * 0.06 or abs(high) * 0.06 or 1.0
+    low, high = low - margin, high + margin
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
+    return {
+        "name": name,
+        "score": own,
+        "less": name in LESS_IS_BETTER,
+        "bars": [
+            {
+                "name": title,
+                "score": score,
+                "at": place(score["value"]),
+                "from": None if score["low"] is None else place(score["low"]),
+                "to": None if score["low"] is None else place(score["high"]),
+            }
+            for title, score in bars
+        ],
+    }
+
+
+def _gaps(baselines: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for rival, held in baselines.items():
+        for full, score in held.items():
+            if full.endswith("_gap"):
+                name = full.removesuffix("_gap")
+                rows.append({"rival": rival, "name": name, "score": score, "reading": reading(name, score)})
+    return rows
+
+
+def _classes(scores: dict[str, Any], labels: list[str]) -> list[dict[str, Any]]:
+    """Return each class with its scores, weakest first; those without test rows last."""
+    rows = [
+        {"label": label, **{kind: scores.get(f"{kind}/{label}") for kind in ("precision", "recall", "f1")}}
+        for label in labels
+    ]
+    return sorted(rows, key=lambda row: row["f1"]["value"] if row["f1"] else 2.0)
+
+
+def _training(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the curves of the trainer's log."""
+    series = {
+        key: [(record["step"], record[key]) for record in history if record.get(key) is not None]
+        for key in sorted({key for record in history for key in record})
+    }
+    drawn = {}
+    held_out = next((series[key] for key in VALIDATION_LOSSES if key in series), [])
+    if series.get("loss") or held_out:
+        drawn["loss"] = plots.loss_curves(series.get("loss", []), held_out)
+    shown = (name for name in HEADLINES[1:] if f"eval_{name}" not in VALIDATION_LOSSES)
+    key = next((f"eval_{name}" for name in shown if len(series.get(f"eval_{name}", [])) > 1), None)
+    if key:
+        drawn["validation"] = plots.curve(series[key], f"validation {named(key.removeprefix('eval_'))}")
+    if len(series.get("learning_rate", [])) > 1:
+        drawn["rate"] = plots.curve(series["learning_rate"], "learning rate")
+    return {"curves": drawn}
+
+
+def _answers(run: Path) -> dict[str, Any]:
+    """Return what predictions.parquet tells, by kind of task."""
+    found: dict[str, Any] = {"kind": None, "worst": [], "figures": [], "confusion": None, "confusions": []}
+    if not (run / artefact.PREDICTIONS).exists():
+        return found
+    predictions = Predictions.read(run / artefact.PREDICTIONS)
+    found["kind"] = predictions.kind
+    if predictions.kind == "unknown":
+        return found
+    found["worst"] = predictions.worst()
+    if predictions.kind in ("single", "multi"):
+        found["figures"] += _classifier_figures(predictions)
+    if predictions.kind == "single":
+        labels = artefact.read_json(run / artefact.LABELS)
+        matrix = predictions.matrix(labels)
+        found |= {"confusion": plots.confusion(matrix, labels), "confusions": confusions(matrix, labels)}
+    found["figures"] += _number_figures(predictions)
+    return found
+
+
+def _classifier_figures(predictions: Predictions) -> list[dict[str, str]]:
+    figures = []
+    if predictions.kind == "single":
+        bins, error = predictions.reliability()
+        note = f"Dots on the line: as sure as it is right. Bars: share of the rows. Calibration error {error:.3f}."
+        figures.append({"title": "Calibration", "note": note, "svg": plots.reliability(bins)})
+    lengths = predictions.by_length()
+    if lengths:
+        note = "Fifths of the test rows, from short to long texts."
+        figures.append({"title": "Length", "note": note, "svg": plots.by_length(lengths, "rows right")})
+    return figures
+
+
+def _number_figures(predictions: Predictions) -> list[dict[str, str]]:
+    import numpy as np
+
+    columns = predictions.columns
+    if predictions.kind == "regression":
+        svg = plots.scatter(np.array(columns["target"]), np.array(columns["prediction"]))
+        return [{"title": "Predicted and true", "note": "The line is where they agree.", "svg": svg}]
+    if predictions.kind == "language":
+        each = np.array(columns["nll"]) / np.maximum(columns["tokens"], 1)
+        svg = plots.histogram(each, "nats per token")
+        return [{"title": "Inputs by loss", "note": "How evenly the text is predicted.", "svg": svg}]
+    return []
+
+
+def _samples(folder: Path) -> dict[str, list[str]]:
+    """Return the generations by the name of their file, "before" first."""
+    files = sorted(folder.glob("*.txt"), key=lambda path: (path.stem != "before", path.stem)) if folder.exists() else []
+    return {path.stem: path.read_text(encoding="utf-8").strip().split("\n\n---\n\n") for path in files}
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return plain facts by name; the data's fingerprints stand elsewhere."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if name == "data":
+            continue
+        if isinstance(value, dict):
+            flat |= {str(inner): held for inner, held in value.items()}
+        elif value not in (None, []):
+            flat[name] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return flat

@@ -1,0 +1,69 @@
+"""How the report says numbers, scores and gaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HEADLINES = ("accuracy", "macro_f1", "micro_f1", "nll", "perplexity", "pearson", "mse")  # the first two that exist
+LESS_IS_BETTER = {"nll", "perplexity", "bits_per_byte", "mse", "mae", "hamming_loss"}
+NAMES = {
+    "auroc": "AUROC",
+    "bits_per_byte": "bits per byte",
+    "mae": "mean absolute error",
+    "mcc": "MCC",
+    "mse": "mean squared error",
+    "nll": "negative log-likelihood (nats)",
+    "majority": "majority class",
+    "mean": "mean of train",
+    "tfidf": "TF-IDF + linear model",
+    "unigram": "unigram frequencies",
+}
+
+
+def number(value: float | None) -> str:
+    """Return a number as the report prints it: three decimals, thousands marked, or a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def interval(score: dict[str, Any]) -> str:
+    """Return "low–high", or "" where there is no interval."""
+    return "" if score.get("low") is None else f"{number(score['low'])} to {number(score['high'])}"
+
+
+def named(name: str) -> str:
+    """Return a score's or a rival's name in words."""
+    return NAMES.get(name, name.replace("_", " ").replace("f1", "F1"))
+
+
+def reading(name: str, gap: dict[str, Any]) -> str:
+    """Say in a word what a gap (this run minus the rival) means."""
+    if gap["low"] is None:
+        return ""
+    sign = -1 if name in LESS_IS_BETTER else 1
+    low, high = sorted((sign * gap["low"], sign * gap["high"]))
+    return "better" if low > 0 else "worse" if high < 0 else "no clear difference"
+
+
+def lead(own: dict[str, Any], split: str | None, baselines: dict[str, Any]) -> str:
+    """Say in two sentences what the run is worth: its first score, and its gap to the strongest rival."""
+    name = next((name for name in HEADLINES if name in own), None)
+    if name is None:
+        return ""
+    score, sign = own[name], -1 if name in LESS_IS_BETTER else 1
+    spread = f" ({interval(score)})" if interval(score) else ""
+    unit = "inputs" if name in ("nll", "perplexity") else "rows"  # of a language model: blocks of tokens
+    told = f"On {score['n']:,} {split} {unit}, {named(name)} is {number(score['value'])}{spread}."
+    rivals = [rival for rival, held in baselines.items() if f"{name}_gap" in held]
+    if not rivals:
+        return told
+    strongest = max(rivals, key=lambda rival: sign * baselines[rival][name]["value"])
+    gap = baselines[strongest][f"{name}_gap"]
+    meaning = {"no clear difference": "which chance alone could explain", "": "with no interval asked for"}
+    word = reading(name, gap)
+    word = meaning.get(word, f"{word} with 95 % confidence")
+    spread = f" ({interval(gap)})" if interval(gap) else ""
+    return f"{told} That is {gap['value']:+.3f}{spread} against {named(strongest)}: {word}."

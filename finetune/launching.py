@@ -1,0 +1,74 @@
+"""Start a verb on several processes: `--profile NAME` is `accelerate launch --config_file NAME.yaml` by one command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from finetune.errors import UserError, did_you_mean
+
+PACKAGE = Path(__file__).parent
+FOLDERS = (PACKAGE.parent / "accelerate_configs", PACKAGE / "accelerate_configs")  # a checkout; a wheel
+
+
+def profile_file(profile: str) -> Path:
+    """Return the accelerate configuration of a profile's name, or of a path; UserError names the nearest profile."""
+    if Path(profile).suffix in (".yaml", ".yml") or os.sep in profile:
+        if not Path(profile).is_file():
+            raise UserError(f"--profile {profile}: there is no such file.")
+        return Path(profile)
+    known = {file.stem: file for folder in reversed(FOLDERS) for file in sorted(folder.glob("*.yaml"))}
+    if profile not in known:
+        raise UserError(f"--profile {profile}: known: {', '.join(sorted(known))}.{did_you_mean(profile, known)}")
+    return known[profile]
+
+
+def launch(profile: str, arguments: list[str]) -> int:
+    """Run `finetune ARGUMENTS` in the processes of a profile and return their exit code.
+
+    The launcher runs inside this process: what fails in a worker has been said by that worker, so the launcher's own
+    report of it is left out, and its code is that of the worker that failed first.
+    """
+    file = profile_file(profile)
+    settings = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    if settings.get("use_cpu"):  # accelerate announces it to itself alone; without it each worker trains by itself
+        arguments = [*arguments, "--train.use_cpu=true"]
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads(settings)))
+    _quiet_launcher()
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    command = ["--config_file", str(file), "--module", "finetune", *arguments]
+    try:
+        launch_command(launch_command_parser().parse_args(command))
+    except ChildFailedError as error:
+        return _shell_code(error.get_first_failure()[1].exitcode)
+    except subprocess.CalledProcessError as error:  # a profile of one process, or of a foreign launcher
+        return _shell_code(error.returncode)
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
+
+
+def _shell_code(code: int) -> int:
+    """Return the exit code as a shell gives it: 143 for a process that signal 15 ended."""
+    return 128 - code if code < 0 else code
+
+
+def _threads(settings: dict[str, object]) -> int:
+    """Return the threads for each process: the cores of this machine shared among its processes."""
+    processes = settings.get("num_processes")
+    machines = settings.get("num_machines")
+    here = (processes if isinstance(processes, int) else 1) // (machines if isinstance(machines, int) else 1)
+    return max(1, (os.cpu_count() or 1) // max(1, here))
+
+
+def _quiet_launcher() -> None:
+    import logging
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.getLogger("torch.distributed.run").setLevel(logging.ERROR)

@@ -1,0 +1,78 @@
+"""The folder of an adapter, or of a run that trained one, as the start of another training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.errors import UserError
+from finetune.loading.failures import one_line, quiet
+from finetune.loading.options import ModelOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Say whether the folder is that of an adapter and not of a whole model."""
+    return (folder / ADAPTER).is_file() and not any(folder.glob("model*.safetensors"))
+
+
+def base_options(folder: Path, options: ModelOptions) -> ModelOptions:
+    """Return where the base of an adapter comes from: by the recipe of its run, else by the adapter's configuration."""
+    import yaml
+
+    recipe = folder / "recipe.yaml"
+    with one_line(f"model.path: {options.path}"):
+        if recipe.is_file():
+            section = yaml.safe_load(recipe.read_text(encoding="utf-8"))["model"]
+            return ModelOptions(**section)
+        said = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        base = said.get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"model.path: {options.path}/{ADAPTER} does not say which base the adapter belongs to.")
+    return ModelOptions(path=base, revision=said.get("revision"))
+
+
+def merge(
+    base: PreTrainedModel, new: list[str], options: ModelOptions, folder: Path
+) -> tuple[PreTrainedModel, list[str]]:
+    """Return the base with the adapter of `folder` merged in, and which of the `new` parameters it did not bring.
+
+    A head of other labels in the adapter is passed over: the base's own, new one stays.
+
+    Raises:
+        UserError: the adapter is missing or damaged, fits another base, or its method cannot be merged.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft.utils import ModulesToSaveWrapper
+    from safetensors import safe_open
+
+    what = f"model.path: {options.path}"
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{what} holds an adapter without {ADAPTER_WEIGHTS}; pickled weights are not read.")
+    with one_line(what), quiet():
+        adapter = PeftConfig.from_pretrained(str(folder))
+        adapter.task_type = None  # the model that is wanted decides, not the task that the adapter was trained for
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+            shapes = {name.removeprefix("base_model.model."): file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        attached = PeftModel.from_pretrained(base, str(folder), config=adapter, ignore_mismatched_sizes=True)
+        wrapped = {
+            f"{name}.{inner}".removeprefix("base_model.model.")
+            for name, module in attached.named_modules()
+            if isinstance(module, ModulesToSaveWrapper)
+            for inner, _ in module.original_module.named_parameters()
+        }
+        placed = get_peft_model_state_dict(attached, save_embedding_layers=False)
+        needed = {name.removeprefix("base_model.model."): list(each.shape) for name, each in placed.items()}
+        lost = sorted(name for name, shape in needed.items() if name not in wrapped and shapes.get(name) != shape)
+        if lost:
+            raise UserError(f"{what} holds an adapter of another base: {lost[0]} is missing or has another size in it.")
+        merged = attached.merge_and_unload()
+    own = {name: list(weight.shape) for name, weight in merged.named_parameters()}
+    brought = {name for name in wrapped if shapes.get(name) == own.get(name)}
+    return merged, [name for name in new if name not in brought]

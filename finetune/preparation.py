@@ -1,0 +1,126 @@
+"""Everything that stands before a weight is loaded: rows, checks, inputs; and a look at them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from finetune.data import Splits
+    from finetune.recipe import Recipe
+    from finetune.task import Encoded
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that stands before a weight is loaded."""
+
+    recipe: Recipe  # with the task's options that the data decides filled in
+    splits: Splits
+    processor: PreTrainedTokenizerBase
+    encoded: dict[str, Encoded]
+
+
+def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "test")) -> Prepared:
+    """Load, check and encode the rows; say aloud what was inferred. Writes nothing but the encoding cache."""
+    from finetune.data import load_splits
+
+    splits = load_splits(recipe.data, recipe.task.columns(), wanted)
+    task = recipe.task.resolve(splits.rows)
+    recipe = replace(recipe, task=task)
+    source = splits.rows.get("train")
+    texts = (lambda: (text for name in task.columns().texts for text in source[name])) if source else (lambda: iter(()))
+    processor = task.load_processor(recipe.model, texts)
+    _check_length(recipe)
+    with recipe.train.main_process_first(desc="tokens"):
+        encoded = {name: _encode(recipe, splits, name, rows, processor) for name, rows in splits.rows.items()}
+    if splits.stream is not None:
+        encoded["train"] = task.encode(splits.stream, processor, recipe.data.on_long)
+    if recipe.train.process_index == 0:
+        for line in (*splits.notes, *_facts(task, encoded)):
+            print(line, flush=True)
+    return Prepared(recipe, splits, processor, encoded)
+
+
+def _check_length(recipe: Recipe) -> None:
+    from finetune.loading import context_length, load_config
+
+    option = "max_length" if hasattr(recipe.task, "max_length") else "block_size"
+    wanted = getattr(recipe.task, option, None)
+    limit = context_length(load_config(recipe.model))
+    if wanted and limit and wanted > limit:
+        raise UserError(f"task.{option}: {wanted} is more than the {limit} positions that the model has.")
+
+
+def _encode(recipe: Recipe, splits: Splits, name: str, rows: Dataset, processor: PreTrainedTokenizerBase) -> Encoded:
+    """Encode a split, or take it from the cache when data, tokenizer, options and code are all the same."""
+    from huggingface_hub.constants import HF_HOME
+
+    from finetune.data import cached
+
+    key = {
+        "split": name,
+        "fingerprints": splits.fingerprints,
+        "data": asdict(recipe.data),
+        "task": [type(recipe.task).__qualname__, asdict(recipe.task)],
+        "tokenizer": hashlib.sha256(_tokenizer_text(processor).encode()).hexdigest(),
+        "code": _code_version(recipe.task),
+    }
+    folder = Path(recipe.data.cache_dir) if recipe.data.cache_dir else Path(HF_HOME) / "finetune" / "encodings"
+    return cached(lambda: recipe.task.encode(rows, processor, recipe.data.on_long), key, folder)
+
+
+def _tokenizer_text(processor: PreTrainedTokenizerBase) -> str:
+    backend = getattr(processor, "backend_tokenizer", None)
+    return (backend.to_str() if backend else repr(sorted(processor.get_vocab().items()))) + repr(processor.init_kwargs)
+
+
+def _code_version(task: Any) -> str:
+    """Return a digest of the code that encodes: the task's file, and the rooms' files that it leans on."""
+    import inspect
+
+    from finetune.tasks import blocks, labels, lengths
+
+    files = (inspect.getsourcefile(type(task)), blocks.__file__, labels.__file__, lengths.__file__)
+    return hashlib.sha256(b"".join(Path(name).read_bytes() for name in files if name)).hexdigest()
+
+
+def _facts(task: Any, encoded: dict[str, Encoded]) -> list[str]:
+    lines = [task.described()] if task.described() else []
+    for name, each in encoded.items():
+        if "inputs" in each.facts:
+            facts = each.facts
+            cut = f"{facts['cut_share']:.1%} cut at {facts['limit']}" if facts["cut"] else "none cut"
+            dropped = f", {facts['dropped']} dropped" if facts["dropped"] else ""
+            lines.append(
+                f"{name}: {facts['rows']:,} rows → {facts['inputs']:,} inputs, "
+                f"{facts['tokens']:,} tokens ({cut}{dropped})"
+            )
+    return lines
+
+
+def check(recipe: Recipe) -> Prepared:
+    """Do all that training does before a weight is loaded, and say what was found."""
+    prepared = prepare(recipe)
+    for row in prepared.splits.ledger:
+        print(f"{row['split']}: {row['step']}: {row['before']} → {row['after']} rows")
+    print("The recipe, the data and the tokenizer are in order.")
+    return prepared
+
+
+def preview(recipe: Recipe, rows: int = 5) -> None:
+    """Print the first inputs as the model will see them: tokens, and what is learned from them."""
+    prepared = prepare(recipe, ("train",))
+    inputs = prepared.encoded["train"].inputs
+    first = inputs.select(range(min(rows, len(inputs)))) if hasattr(inputs, "select") else inputs.take(rows)
+    for each in first:
+        print(f"\n{each['row_id']} · {each['length']} tokens")
+        print(" ".join(prepared.processor.convert_ids_to_tokens(each["input_ids"])))
+        print(f"→ {prepared.recipe.task.shown_target(each, prepared.processor)}")

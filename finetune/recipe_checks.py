@@ -1,0 +1,90 @@
+"""What two options of a recipe may not say together; each message names both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+
+WITHOUT_HEAD = {"causal-lm"}  # tasks whose model comes whole: nothing in it is new
+PRETRAINED = {"text-classification", "causal-lm"}  # tasks that need a model's source
+
+
+def check_together(recipe: Recipe) -> None:
+    """Raise UserError for the first contradiction between two options."""
+    for problem in contradictions(recipe):
+        raise UserError(problem)
+
+
+def contradictions(recipe: Recipe) -> Iterator[str]:
+    """Yield one sentence for every pair of options that cannot both be meant."""
+    yield from _of_data(recipe)
+    yield from _of_model(recipe)
+    yield from _of_train(recipe)
+
+
+def _of_data(recipe: Recipe) -> Iterator[str]:
+    data, columns = recipe.data, recipe.task.columns()
+    if getattr(data.validation, "stratify", False) and columns.label is None:
+        yield f"data.validation.stratify keeps the share of each label, and task.kind {recipe.task.kind} has no labels."
+    if data.streaming and recipe.train.max_steps <= 0:
+        yield "data.streaming reads rows without knowing how many there are: train.max_steps must say when to end."
+    if data.streaming and recipe.train.train_sampling_strategy not in ("random", "sequential"):
+        wanted = recipe.train.train_sampling_strategy
+        yield f"train.train_sampling_strategy {wanted} needs every row at once, and data.streaming is on."
+    for split in ("train", "validation", "test"):
+        if getattr(data, f"max_{split}_rows") is not None and getattr(data, split) is None:
+            yield f"data.max_{split}_rows limits rows that are not there: data.{split} is missing."
+
+
+def _of_model(recipe: Recipe) -> Iterator[str]:
+    model, kind = recipe.model, recipe.task.kind
+    if kind in PRETRAINED and model.path is None and model.config is None:
+        yield f"model.path is missing: task.kind {kind} needs weights, or model.config to train from scratch."
+    if model.path is not None and model.config is not None:
+        yield "model.path names weights and model.config trains from scratch; leave one of them out."
+    if model.revision is not None and model.path is None:
+        yield "model.revision is of a Hub id, and model.path is missing."
+    if model.gguf_file is not None and model.path is None:
+        yield "model.gguf_file is a file inside model.path, and model.path is missing."
+    if model.config is not None and not isinstance(model.config.get("model_type"), str):
+        yield "model.config.model_type is missing: model.config needs a family, such as gpt2 or bert."
+    if recipe.adapter is not None and model.config is not None:
+        yield f"adapter.peft_type {_kind(recipe.adapter)} adapts weights, and model.config trains from scratch."
+    if getattr(recipe.adapter, "num_virtual_tokens", 0) is None:
+        yield f"adapter.num_virtual_tokens is missing: {_kind(recipe.adapter)} must know how many it learns, e.g. 20."
+    if _kind(recipe.adapter) == "head" and kind in WITHOUT_HEAD:
+        yield f"adapter.peft_type head trains a new head, and task.kind {kind} has none; use LORA, or no adapter."
+
+
+def _of_train(recipe: Recipe) -> Iterator[str]:
+    train, kind = recipe.train, recipe.task.kind
+    yield from _of_trackers(train.report_to)
+    if train.head_learning_rate is not None and kind in WITHOUT_HEAD:
+        yield f"train.head_learning_rate is of a new head, and task.kind {kind} has none."
+    if recipe.data.validation is None:
+        from finetune.training.options import fitted_to
+
+        try:
+            fitted_to(train, has_validation=False)
+        except UserError as error:
+            yield str(error)
+
+
+def _of_trackers(names: str | list[str] | None) -> Iterator[str]:
+    from transformers.integrations import integration_utils as trackers
+
+    there = trackers.get_available_reporting_integrations()
+    for name in [names] if isinstance(names, str) else names or []:
+        if name in trackers.INTEGRATION_TO_CALLBACK and name not in there:
+            yield f"train.report_to: {name} is not installed; pip install {name}, or leave it out."
+
+
+def _kind(adapter: Any) -> str | None:
+    """Return the adapter's peft_type as a recipe spells it."""
+    kind = getattr(adapter, "peft_type", None)
+    return None if kind is None else str(getattr(kind, "value", kind))

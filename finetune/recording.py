@@ -1,0 +1,150 @@
+"""What a run leaves: scores, baselines, predictions, samples, environment; and the check that it reloads."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import artefact
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from finetune.preparation import Prepared
+    from finetune.recipe import Recipe
+    from finetune.task import Scores
+    from finetune.training.trainer import Trainer
+
+
+def trained_model(trainer: Trainer) -> PreTrainedModel:
+    """Return the model without what was wrapped around it for training, autocast among it."""
+    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+
+
+def samples(recipe: Recipe, model: PreTrainedModel, processor: PreTrainedTokenizerBase) -> list[str]:
+    """Return what the model generates; looking leaves the random numbers as they were."""
+    import torch
+
+    was_training = model.training
+    model.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.train.seed)
+        found = recipe.task.sample(model, processor)
+    model.train(was_training)
+    return found
+
+
+def write_samples(run: Path, name: str, found: list[str]) -> None:
+    """Write generations into samples/NAME.txt; a resumed run keeps those of the untouched model."""
+    path = run / artefact.SAMPLES / f"{name}.txt"
+    if found and not (name == "before" and path.exists()):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n\n---\n\n".join(found) + "\n", encoding="utf-8")
+
+
+def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarray]]) -> None:
+    """Write scores, baselines, predictions of the test split, and what became of the data."""
+    recipe, inputs = prepared.recipe, {name: each.inputs for name, each in prepared.encoded.items()}
+    task, resamples = recipe.task, recipe.evaluate.resamples
+    scores: dict[str, Scores] = {name: task.score(each, inputs[name], resamples) for name, each in answers.items()}
+    rows = prepared.splits.rows
+    if "test" in answers:
+        table = task.predictions(answers["test"], inputs["test"], rows["test"])
+        artefact.write_table(table, run / artefact.PREDICTIONS)
+    held = "test" if "test" in answers else "validation"  # rivals are measured where the run's headline is
+    baselines: dict[str, Scores] = {}
+    if recipe.evaluate.baselines and held in answers and "train" in rows:
+        splits = {name: name for name in ("train", "validation") if name in rows and name != held} | {"test": held}
+        baselines = task.baselines(
+            {name: rows[split] for name, split in splits.items()},
+            {name: inputs[split] for name, split in splits.items()},
+            answers[held],
+            prepared.processor,
+            resamples,
+        )
+    artefact.write_scores(run, scores, baselines)
+    artefact.write_json(
+        run / artefact.DATA,
+        {
+            "ledger": prepared.splits.ledger,
+            "notes": prepared.splits.notes,
+            "fingerprints": prepared.splits.fingerprints,
+            "encoding": {name: each.facts for name, each in prepared.encoded.items()},
+        },
+    )
+
+
+def write_history(run: Path, trainer: Trainer) -> None:
+    """Write the trainer's log as a list of plain records."""
+    artefact.write_json(run / artefact.HISTORY, trainer.history)
+
+
+def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: float, trained: float) -> None:
+    """Write where, with what and how long the run was made."""
+    from finetune.environment import collect
+
+    model = trained_model(trainer)
+    facts = {
+        **collect(),
+        "device": str(trainer.args.device),
+        "world_size": trainer.args.world_size,
+        "precision": "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32",
+        "wall_time_s": round(time.time() - started, 1),
+        "training_time_s": round(trained - started, 1),
+        "tokens_seen": trainer.state.num_input_tokens_seen,
+        "steps": trainer.state.global_step,
+        "parameters": sum(each.numel() for each in model.parameters()),
+        "trainable_parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
+        "data": prepared.splits.fingerprints,
+    }
+    artefact.write_json(run / artefact.ENVIRONMENT, facts)
+
+
+def reference_inputs(prepared: Prepared) -> list[dict[str, Any]]:
+    """Return batches of the first inputs of the last split there is, as the model takes them."""
+    from finetune.training.batching import CARRIED
+
+    inputs = list(prepared.encoded.values())[-1].inputs
+    count = prepared.recipe.evaluate.reference_rows
+    rows = inputs.select(range(min(count, len(inputs)))) if hasattr(inputs, "select") else list(inputs.take(count))
+    collate = prepared.recipe.task.collator(prepared.processor)
+    size = artefact.REFERENCE_BATCH
+    parts = [
+        [rows[place] for place in range(start, min(start + size, len(rows)))] for start in range(0, len(rows), size)
+    ]
+    return [{name: value for name, value in collate(part).items() if name not in CARRIED} for part in parts]
+
+
+def reference(prepared: Prepared, trainer: Trainer) -> dict[str, Tensor]:
+    """Return the reference rows with the trained model's answers; every rank takes part where weights are sharded."""
+    import torch
+
+    task, model = prepared.recipe.task, trained_model(trainer).eval()
+    device = trainer.args.device
+    with torch.no_grad():
+        return artefact.reference(
+            reference_inputs(prepared),
+            lambda batch: task.logits(model, {name: each.to(device) for name, each in batch.items()}),
+        )
+
+
+def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
+    """Save what the run needs besides weights, reload it and compare, and write the report."""
+    from finetune.evaluation.report import write_report
+    from finetune.reuse import compare_reloaded
+
+    recipe = prepared.recipe
+    prepared.processor.save_pretrained(run)
+    if labels := getattr(recipe.task, "labels", None):
+        artefact.write_json(run / artefact.LABELS, list(labels))
+    artefact.write_reference(run, kept)
+    recipe.write(run / artefact.RECIPE)
+    if recipe.evaluate.reload == "fresh":
+        artefact.verify(run)
+    else:
+        compare_reloaded(run, "same")
+    artefact.write_status(run, "finished", recipe.task.kind)
+    write_report(run)

@@ -1,0 +1,139 @@
+"""The line: rows → inputs → model → trainer → scores → saved run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import artefact
+from finetune.errors import EnvironmentFailed, UserError
+from finetune.preparation import Prepared, prepare
+from finetune.recording import (
+    finish,
+    record,
+    reference,
+    samples,
+    trained_model,
+    write_environment,
+    write_history,
+    write_samples,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from finetune.recipe import Recipe
+    from finetune.training.trainer import Trainer
+
+
+def train(recipe: Recipe) -> Path:
+    """Train a recipe from rows to a saved, reloaded and scored run, and return the run's folder.
+
+    A run that was cut short goes on from its last good checkpoint.
+
+    Raises:
+        UserError: the recipe, a file or the model is not right; nothing was written.
+        CheckFailed: the run diverged, or what was saved does not come back as it was.
+        EnvironmentFailed: disk, memory or network.
+    """
+    from transformers import set_seed
+
+    from finetune.training.world import check_world
+
+    started = time.time()
+    run = Path(str(recipe.train.output_dir))
+    check_world(recipe.train)
+    _refuse_finished(run, overwrite=recipe.train.overwrite)
+    prepared = prepare(recipe)
+    recipe = prepared.recipe
+    set_seed(recipe.train.seed)  # before the head is made, so that one seed gives one run
+    model, new = load_model(recipe, prepared.processor)
+    recipe.task.probe(model, prepared.processor)
+    trainer = build_trainer(prepared, model, new)
+    main = trainer.is_world_process_zero()
+    before = samples(recipe, model, prepared.processor)
+    if main:
+        _open(run, recipe)
+        write_samples(run, "before", before)
+    trainer.accelerator.wait_for_everyone()
+    trainer.train(resume_from_checkpoint=not recipe.train.overwrite)
+    trained = time.time()
+    answers = {name: trainer.answers(each.inputs) for name, each in prepared.encoded.items() if name != "train"}
+    trainer.save_model(str(run))
+    # Every rank answers, for a model whose weights are sharded; the first writes.
+    kept, after = reference(prepared, trainer), samples(recipe, trained_model(trainer), prepared.processor)
+    if main:
+        record(run, prepared, answers)
+        write_history(run, trainer)
+        write_environment(run, prepared, trainer, started, trained)
+        write_samples(run, "after", after)
+        finish(run, prepared, kept)
+    trainer.accelerator.wait_for_everyone()
+    return run
+
+
+def _refuse_finished(run: Path, overwrite: bool) -> None:
+    there = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UserError(f"train.output_dir: {there} is a file.")
+    if not os.access(there, os.W_OK):
+        raise EnvironmentFailed(f"train.output_dir: nothing can be written into {there}.")
+    if not overwrite and run.exists() and artefact.status(run) == "finished":
+        raise UserError(
+            f"train.output_dir: {run} holds a finished run. Give another folder, or --overwrite to start anew."
+        )
+    strangers = [] if not run.exists() or artefact.status(run) else [each.name for each in run.iterdir()]
+    if strangers:
+        raise UserError(f"train.output_dir: {run} holds other files ({strangers[0]}) and no run. Give another folder.")
+
+
+def load_model(recipe: Recipe, processor: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, list[str]]:
+    """Return the model of a recipe, with its adapter, and the names of its newly initialised parameters."""
+    from finetune.adapters import attach
+    from finetune.loading import announce
+
+    model, new = recipe.task.load_model(recipe.model, processor)
+    announce(new)
+    if recipe.adapter is None:
+        return model, new
+    return attach(model, recipe.adapter, new), new
+
+
+def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) -> Trainer:
+    """Return the trainer of prepared inputs; its arguments are fitted to what there is to evaluate on."""
+    from finetune.training.options import fitted_to
+    from finetune.training.trainer import Trainer
+
+    recipe, encoded = prepared.recipe, prepared.encoded
+    task = recipe.task
+    args = fitted_to(recipe.train, "validation" in encoded, task.best_score, task.best_is_greatest)
+    return Trainer(
+        task=task,
+        model=model,
+        args=args,
+        train_inputs=encoded["train"].inputs if "train" in encoded else None,
+        eval_inputs=encoded["validation"].inputs if "validation" in encoded else None,
+        processor=prepared.processor,
+        stamp=stamp(prepared),
+        head_parameters=new,
+        precision=recipe.evaluate.precision,
+    )
+
+
+def stamp(prepared: Prepared) -> dict[str, Any]:
+    """Return what of a recipe a resumed run must share with the run that it goes on with; the trainer adds its own."""
+    recipe = prepared.recipe.to_dict()
+    files = {file: facts.get("sha256", facts) for file, facts in prepared.splits.fingerprints.items()}
+    return {**{name: recipe.get(name) or {} for name in ("task", "model", "adapter", "data")}, "files": files}
+
+
+def _open(run: Path, recipe: Recipe) -> None:
+    if recipe.train.overwrite and artefact.status(run):
+        shutil.rmtree(run)
+    if not artefact.status(run):  # a run that goes on keeps its recipe until the trainer has compared the two
+        run.mkdir(parents=True, exist_ok=True)
+        artefact.write_status(run, "unfinished", recipe.task.kind)
+        recipe.write(run / artefact.RECIPE)

@@ -1,0 +1,70 @@
+"""What a command prints when it is done: scores with their intervals, answers, paths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import artefact
+
+MINOR = ("micro_", "weighted_")  # with "f1/negative" and the like: in scores.json and the report
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from finetune.task import Scores
+
+
+def run(folder: Path) -> str:
+    """Return a finished run's scores, its baselines' on the same rows beside them, and where its report lies."""
+    found = artefact.read_json(folder / artefact.SCORES)
+    baselines = found.pop("baselines", {})
+    lines = [line for split, table in found.items() if split != "test" for line in _table(split, table)]
+    lines += _table("test", found.get("test", {}), baselines)
+    report = folder / artefact.REPORT
+    return "\n".join([*lines, f"run: {folder}", *([f"report: {report}"] if report.exists() else [])])
+
+
+def scores(found: Mapping[str, Scores]) -> str:
+    """Return the scores of each split, one a line."""
+    plain = {split: {name: vars(score) for name, score in table.items()} for split, table in found.items()}
+    return "\n".join(line for split, table in plain.items() for line in _table(split, table))
+
+
+def answers(table: Dataset) -> str:
+    """Return the answers as JSON, one row a line."""
+    return "\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in table)
+
+
+def path(written: Path) -> str:
+    """Return the path of what was written."""
+    return str(written)
+
+
+def _table(title: str, table: Mapping[str, Any], rivals: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:
+    """Return the main scores of one split, one a line, with those of rivals in columns beside them."""
+    rivals = rivals or {}
+    shown = {name: score for name, score in table.items() if "/" not in name and not name.startswith(MINOR)}
+    if not shown:
+        return []
+    width = max(map(len, [*shown, *(name for rival in rivals.values() for name in rival if name.endswith("_gap"))]))
+    lines = [f"{title} (n = {max(score['n'] for score in shown.values())})"]
+    if rivals:
+        lines[0] = f"{lines[0]:<{width + 32}}" + "".join(f"{name:>12}" for name in rivals)
+    for name, score in shown.items():
+        beside = "".join(f"{_value(rival.get(name)):>12}" for rival in rivals.values())
+        lines.append(f"  {name:<{width}}  {_value(score):>8}{_interval(score):<20}{beside}")
+    for rival, theirs in rivals.items():
+        gaps = {name: score for name, score in theirs.items() if name.endswith("_gap")}
+        lines += [f"  {name:<{width}}  {_value(gap):>8}{_interval(gap):<20} over {rival}" for name, gap in gaps.items()]
+    return [line.rstrip() for line in lines]
+
+
+def _value(score: Mapping[str, Any] | None) -> str:
+    return "" if score is None else f"{score['value']:.4f}"
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    return "" if score["low"] is None else f"  [{score['low']:.4f}, {score['high']:.4f}]"

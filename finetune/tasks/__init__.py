@@ -1,0 +1,23 @@
+"""The table of tasks: the name in a recipe, and where its class stands (imported when it is asked for)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from finetune.errors import UserError, did_you_mean
+from finetune.task import Task
+
+TASKS: dict[str, str] = {
+    "text-classification": "finetune.tasks.text_classification:TextClassification",
+    "causal-lm": "finetune.tasks.causal_lm:CausalLM",
+}
+
+
+def task_class(kind: str) -> type[Task]:
+    """Return the class of a task kind; UserError names the nearest known kind."""
+    if kind not in TASKS:
+        known = ", ".join(TASKS)
+        raise UserError(f"task.kind: {kind!r} is not a task; known: {known}.{did_you_mean(kind, TASKS)}")
+    module, name = TASKS[kind].split(":")
+    return cast("type[Task]", getattr(import_module(module), name))

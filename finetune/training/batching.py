@@ -1,0 +1,56 @@
+"""Making batches: padding that is always on the right, and masks that keep packed documents apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100  # the label that torch's cross entropy leaves out
+CARRIED = ("index", "row", "row_id")  # what a batch holds for the trainer and not for the model
+
+
+def padded(sequences: Sequence[Sequence[int]], value: int, length: int) -> Tensor:
+    """Return the sequences as one int64 tensor of shape (batch, length), filled on the right with `value`."""
+    out = torch.full((len(sequences), length), value, dtype=torch.long)
+    for row, sequence in zip(out, sequences, strict=True):
+        row[: len(sequence)] = torch.as_tensor(sequence)
+    return out
+
+
+def carried(inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what every batch carries for the trainer and not for the model: index, row, row_id."""
+    batch: dict[str, Any] = {
+        key: torch.tensor([each[key] for each in inputs]) for key in ("index", "row") if key in inputs[0]
+    }
+    if "row_id" in inputs[0]:
+        batch["row_id"] = [each["row_id"] for each in inputs]
+    return batch
+
+
+def block_causal_mask(position_ids: Tensor, attention: str, dtype: torch.dtype) -> Tensor | None:
+    """Return the mask under which a token sees its own document's past alone, or None where causality is enough.
+
+    A position of 0 opens a document. Position ids alone are not enough: OPT attends across documents in spite of them.
+    SDPA takes a boolean mask (True = may see); eager attention adds its mask to the scores, and a boolean one there
+    is silently wrong, so each gets its own.
+
+    Args:
+        position_ids: shape (batch, length), restarting at 0 with every document.
+        attention: the model's attention implementation, "sdpa" or "eager".
+        dtype: the dtype of an additive mask.
+
+    Returns:
+        Shape (batch, 1, length, length), or None when no row holds more than one document.
+    """
+    opens = position_ids == 0
+    if bool((opens.sum(dim=1) <= 1).all()):
+        return None
+    document = opens.cumsum(dim=1)
+    same = document[:, :, None] == document[:, None, :]
+    seen = (same & torch.ones_like(same).tril())[:, None]
+    if attention == "sdpa":
+        return seen
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)

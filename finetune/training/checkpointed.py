@@ -1,0 +1,262 @@
+"""The stock Trainer with its checkpoint files replaced: what `checkpoints` stages and verifies, and no pickle.
+
+Overridden: train, _init_training_state, _run_epoch (a resume goes on exactly where it was, and not past the end);
+_save_checkpoint, _save, _load_from_checkpoint, _load_best_model, _load_rng_state, _load_optimizer_and_scheduler,
+_load_scaler (the files). DeepSpeed and FSDP keep their own format for sharded state, which holds pickles: it is loaded
+after the manifest of this run has verified, and never otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_utils import TrainOutput
+
+from finetune.errors import CheckFailed, FinetuneError, UserError
+from finetune.training import checkpoints, ranks
+from finetune.training.options import TrainOptions
+from finetune.training.packing import has_state, read_state, write_state
+from finetune.training.saved_state import load_weights, random_state, restore_random, save_weights, trained_state
+from finetune.training.sharded import load_sharded_optimizer, save_sharded
+
+CHECKPOINTS = "checkpoints"
+STATE = "trainer_state.json"
+FAILURES = (OSError, RuntimeError, ValueError, TypeError, SafetensorError, FinetuneError)
+
+
+class Checkpointed(transformers.Trainer):
+    """Writes, verifies and resumes checkpoints under output_dir/checkpoints.
+
+    `stamp` is what of the recipe a resumed run must not change, as {section: {option: plain value}}.
+    """
+
+    stamp: dict[str, Any]
+    args: TrainOptions
+    model: Any  # PreTrainedModel or PeftModel
+    model_wrapped: Any
+    optimizer: Any
+    lr_scheduler: Any
+    _part: dict[str, Any] | None = None  # this process's part of the checkpoint, until its epoch goes on
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of this run's checkpoints."""
+        return Path(str(self.args.output_dir)) / CHECKPOINTS
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train to the end; with resume_from_checkpoint=True from the newest checkpoint that verifies, if there is one.
+
+        Raises:
+            UserError: the checkpoint is another recipe's, or there are checkpoints and neither resuming nor
+                `overwrite` was asked for.
+            CheckFailed: the loss or the gradient is not a finite number.
+            EnvironmentFailed: a checkpoint cannot be written.
+        """
+        path = None
+        if resume_from_checkpoint:
+            path = self._last_good()
+        elif checkpoints.steps(self.checkpoints):
+            if not self.args.overwrite:
+                raise UserError(f"{self.checkpoints} holds checkpoints: resume, or start anew with train.overwrite.")
+            self._together(lambda: shutil.rmtree(self.checkpoints))
+        transformers.set_seed(self.args.seed)  # what was drawn since the model was made changes nothing
+        self._part = None if path is None else read_state(path, self._part_name)
+        return super().train(None if path is None else str(path), *args, **kwargs)
+
+    @property
+    def _part_name(self) -> str:
+        return f"process-{self.args.process_index}"
+
+    def _last_good(self) -> Path | None:
+        found = checkpoints.last_good(self.checkpoints) if self.args.process_index == 0 else None
+        step = ranks.from_first(-1 if found is None else int(found.name.rpartition("-")[2]), self.args.device)
+        if step < 0:
+            return None
+        path = checkpoints.checkpoint_path(self.checkpoints, step)
+        checkpoints.check_stamp(path, self.stamp)
+        if self.args.should_save:
+            print(f"resuming from {path}", flush=True)
+        return path
+
+    def _together(self, work: Callable[[], Any], everywhere: bool = False) -> None:
+        """Do this on process 0, or on all; wait for all; raise on every process what failed on one."""
+        failed: BaseException | None = None
+        if everywhere or self.args.process_index == 0:
+            try:
+                work()
+            except FAILURES as error:
+                failed = error
+        ranks.together(failed, self.args.device)
+
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        for name in (
+            "logging_steps",
+            "eval_steps",
+            "save_steps",
+        ):  # shares of the run become steps, as the state has them
+            value = getattr(self.args, name)
+            if value is not None and 0 < value < 1:
+                setattr(self.args, name, math.ceil(max_steps * value))
+        reached: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
+        if self.state.best_global_step is not None:
+            self._find_best()
+        return reached
+
+    def _find_best(self) -> None:
+        path = checkpoints.checkpoint_path(self.checkpoints, self.state.best_global_step or 0)
+        problem = ""
+        if self.args.process_index == 0:
+            try:
+                checkpoints.read_manifest(path)
+            except (ValueError, OSError) as error:
+                problem = str(error)
+        if ranks.any_of(bool(problem), self.args.device):
+            if self.args.process_index == 0:
+                print(f"{path}, the best one so far, is lost ({problem}); the best of what follows is kept", flush=True)
+            self.state.best_global_step = self.state.best_metric = self.state.best_model_checkpoint = None
+        else:
+            self.state.best_model_checkpoint = str(path)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        part, self._part = self._part, None
+        if part is not None:  # the logged means and the mean over the run go on as if nothing had happened
+            self._tr_loss += part["loss"].to(self._tr_loss.device)
+            self._total_loss_scalar, self._initial_global_step = part["total_loss"], 0
+            self._globalstep_last_logged = part["logged_step"]
+            callbacks: Any = self.state.stateful_callbacks
+            stopped = callbacks["TrainerControl"]["args"]["should_training_stop"]
+            if stopped or self.state.global_step >= self.state.max_steps:
+                self.control.should_training_stop = True
+                return
+        super()._run_epoch(*args, **kwargs)
+
+    # ---- writing
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.store_flos()
+        step = self.state.global_step
+        self._refuse_broken_weights(step)
+        stage = self.checkpoints / f".{checkpoints.PREFIX}{step}.tmp"
+        facts = {"stamp": self.stamp, "processes": self.args.world_size}
+        try:
+            self._together(lambda: checkpoints.open_stage(self.checkpoints, step, self._bytes_needed()))
+            self._together(lambda: self._write_part(stage), everywhere=True)
+            self._together(lambda: checkpoints.commit(self.checkpoints, step, facts))
+        except FinetuneError:
+            if self.args.process_index == 0:
+                checkpoints.discard_stage(self.checkpoints, step)
+            raise
+        best = self.state.best_global_step
+        if best is not None and checkpoints.checkpoint_path(self.checkpoints, best).is_dir():
+            self.state.best_model_checkpoint = str(checkpoints.checkpoint_path(self.checkpoints, best))
+        self._together(lambda: checkpoints.rotate(self.checkpoints, self.args.save_total_limit, best))
+
+    def _refuse_broken_weights(self, step: int) -> None:
+        trained = (each for each in self.model.parameters() if each.requires_grad)
+        broken = not all(bool(torch.isfinite(each.detach()).all()) for each in trained)
+        if ranks.any_of(broken, self.args.device):
+            raise CheckFailed(f"step {step}: the weights are no longer finite numbers; lower train.learning_rate.")
+
+    def _bytes_needed(self) -> int:
+        weights = sum(each.nbytes for each in trained_state(self._network).values())
+        moments = [each for state in getattr(self.optimizer, "state", {}).values() for each in state.values()]
+        known = sum(each.nbytes for each in moments if isinstance(each, Tensor))
+        return weights + (known or 2 * weights) + 2**20
+
+    def _write_part(self, stage: Path) -> None:
+        with checkpoints.disk(self.checkpoints):
+            write_state(stage, self._part_name, self._own_part())
+            if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+                save_sharded(self, stage)
+            if self.args.process_index == 0:
+                self._write_shared(stage)
+
+    def _write_shared(self, stage: Path) -> None:
+        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            save_weights(stage, self._network)
+            write_state(stage, "optimizer", self.optimizer.state_dict())
+            if self.accelerator.scaler is not None:
+                write_state(stage, "scaler", self.accelerator.scaler.state_dict())
+        if self._owns_schedule():
+            write_state(stage, "schedule", self.lr_scheduler.state_dict())
+        self.model.config.save_pretrained(stage)
+        stateful = [
+            each for each in (*self.callback_handler.callbacks, self.control) if isinstance(each, ExportableState)
+        ]
+        states: Any = {type(each).__name__: each.state() for each in stateful}
+        self.state.stateful_callbacks = states
+        kept: TrainerState = dataclasses.replace(self.state, best_model_checkpoint=None)  # found again by its step
+        kept.save_to_json(str(stage / STATE))
+
+    def _owns_schedule(self) -> bool:
+        return not self.is_deepspeed_enabled or type(self.lr_scheduler).__name__ != "DeepSpeedSchedulerWrapper"
+
+    def _own_part(self) -> dict[str, Any]:
+        window = {
+            "loss": self._tr_loss,
+            "logged_step": self._globalstep_last_logged,
+            "total_loss": self._total_loss_scalar,
+        }
+        return {**random_state(self.args.device), **window}
+
+    @property
+    def _network(self) -> nn.Module:
+        network: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return network
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        folder = Path(str(output_dir or self.args.output_dir))
+        network: Any = self._network
+        # PEFT would ask the Hub whether the base's vocabulary has grown; here it never does.
+        adapter = {"save_embedding_layers": False} if hasattr(network, "peft_config") else {}
+        network.save_pretrained(str(folder), state_dict=state_dict, is_main_process=self.args.should_save, **adapter)
+        if self.args.should_save:
+            (folder / "README.md").unlink(
+                missing_ok=True
+            )  # PEFT's card: a blank form that names a path of this machine
+            checkpoints.honour_umask(folder)
+
+    # ---- reading
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(Path(resume_from_checkpoint), self._network)
+
+    def _load_best_model(self) -> None:
+        path = Path(str(self.state.best_model_checkpoint))
+        self._together(lambda: checkpoints.require(path))
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            load_weights(path, self._network)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            restore_random(read_state(Path(checkpoint), self._part_name), self.args.device)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        path = Path(checkpoint)
+        if self.is_fsdp_enabled:
+            load_sharded_optimizer(self, path)
+        elif not self.is_deepspeed_enabled:
+            self.optimizer.load_state_dict(read_state(path, "optimizer"))
+        if self._owns_schedule():
+            self.lr_scheduler.load_state_dict(read_state(path, "schedule"))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and has_state(Path(checkpoint), "scaler"):
+            self.accelerator.scaler.load_state_dict(read_state(Path(checkpoint), "scaler"))

@@ -1,0 +1,246 @@
+"""Checkpoint folders: staged, listed in a manifest, synced and renamed; read only when the manifest verifies.
+
+A folder is a checkpoint if and only if every file of its manifest is there with its size and sha256. The manifest is
+written last and carries its own sha256; the folder gets its name after that, so what a kill or a full disk leaves
+behind is never taken for a checkpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from finetune.errors import CheckFailed, EnvironmentFailed, UserError
+
+FORMAT = 1  # raised when a reader of the last format would misread the folder
+MANIFEST = "manifest.json"
+PREFIX = "checkpoint-"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return the folder of the checkpoint of a step."""
+    return folder / f"{PREFIX}{step}"
+
+
+def steps(folder: Path) -> list[int]:
+    """Return the steps that have a folder, damaged or not, oldest first."""
+    names = (each.name.removeprefix(PREFIX) for each in folder.glob(f"{PREFIX}*") if each.is_dir())
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def open_stage(folder: Path, step: int, needed: int) -> Path:
+    """Return an empty folder to write a checkpoint into; leftovers of earlier attempts are removed.
+
+    Args:
+        folder: where the checkpoints are.
+        step: the step of the checkpoint.
+        needed: the bytes that are about to be written, so that a full disk is met before and not midway.
+
+    Raises:
+        EnvironmentFailed: there is less room than that.
+    """
+    with disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f".{PREFIX}*"):
+            shutil.rmtree(leftover)
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise EnvironmentFailed(
+                f"{folder}: a checkpoint needs {needed:,} bytes and {free:,} are free. Free some space, lower "
+                "train.save_total_limit or move train.output_dir, and start the same command again to resume."
+            )
+        stage = _stage(folder, step)
+        stage.mkdir()
+    return stage
+
+
+def commit(folder: Path, step: int, facts: dict[str, Any]) -> Path:
+    """Turn a stage into a checkpoint: modes, manifest, fsync, rename. Returns the checkpoint's path.
+
+    Args:
+        folder: where the checkpoints are.
+        step: the step of the checkpoint.
+        facts: what else the manifest says, such as the stamp that a resumed run is held against.
+    """
+    stage, path = _stage(folder, step), checkpoint_path(folder, step)
+    with disk(folder):
+        manifest = {"format": FORMAT, "step": step, **facts, "files": _listed(stage)}
+        manifest["sha256"] = _digest(manifest)
+        (stage / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        honour_umask(stage)
+        for file in _files(stage):
+            _sync(file)
+        for inner in (*(each for each in stage.rglob("*") if each.is_dir()), stage):
+            _sync(inner)
+        if path.exists():  # the same step again, after a resume from an earlier one
+            aside = folder / f".{PREFIX}{step}.old"
+            os.replace(path, aside)
+            os.replace(stage, path)
+            shutil.rmtree(aside)
+        else:
+            os.replace(stage, path)
+        _sync(folder)
+    return path
+
+
+def honour_umask(folder: Path) -> None:
+    """Give a folder's safetensors files the mode that umask grants; safetensors writes 0600 whatever it says."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(mode)
+
+
+def discard_stage(folder: Path, step: int) -> None:
+    """Remove what an attempt to write this checkpoint has left."""
+    shutil.rmtree(_stage(folder, step), ignore_errors=True)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint after checking every file; ValueError says what is wrong with it."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{MANIFEST} is missing") from None
+    except ValueError:
+        raise ValueError(f"{MANIFEST} is damaged") from None
+    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _digest(manifest):
+        raise ValueError(f"{MANIFEST} is damaged")
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"its format is {manifest['format']}, and this version reads {FORMAT}")
+    for name, listed in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise ValueError(f"{name} is missing")
+        if file.stat().st_size != listed["bytes"]:
+            raise ValueError(f"{name} has {file.stat().st_size} bytes instead of {listed['bytes']}")
+        if _sha256(file) != listed["sha256"]:
+            raise ValueError(f"{name} is not as it was written (sha256)")
+    return manifest
+
+
+def last_good(folder: Path) -> Path | None:
+    """Return the newest checkpoint that verifies, or None; prints a line for each damaged one that is passed over."""
+    for aside in folder.glob(f".{PREFIX}*.old"):  # killed between the two renames of `commit`
+        committed = aside.with_name(aside.stem.removeprefix("."))
+        if not committed.exists():
+            os.replace(aside, committed)
+    for step in reversed(steps(folder)):
+        path = checkpoint_path(folder, step)
+        try:
+            read_manifest(path)
+        except (ValueError, OSError) as error:
+            print(f"{path} is damaged and passed over: {error}", flush=True)
+            continue
+        return path
+    return None
+
+
+def require(path: Path) -> None:
+    """Raise CheckFailed when a checkpoint that is needed does not verify."""
+    try:
+        read_manifest(path)
+    except (ValueError, OSError) as error:
+        raise CheckFailed(f"{path} is damaged: {error}.") from error
+
+
+def stamp_of(path: Path) -> dict[str, Any]:
+    """Return the stamp of a checkpoint that `last_good` returned."""
+    stamp: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["stamp"]
+    return stamp
+
+
+def check_stamp(path: Path, stamp: dict[str, Any]) -> None:
+    """Raise UserError, listing `section.option: old → new`, when a run may not go on from this checkpoint."""
+    old, new = dict(_flat(stamp_of(path))), dict(_flat(json.loads(json.dumps(stamp))))
+    changed = [
+        f"{name}: {json.dumps(old.get(name))} → {json.dumps(new.get(name))}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{path} was written by another recipe ({'; '.join(changed)}). Take these changes back to resume, choose "
+            "another train.output_dir, or start anew with train.overwrite."
+        )
+
+
+def rotate(folder: Path, keep: int | None, best: int | None) -> None:
+    """Remove the oldest checkpoints, by step, until `keep` are left; the last and the best always stay."""
+    known = steps(folder)
+    if keep is None or keep <= 0 or len(known) <= keep:
+        return
+    spare = [step for step in known[:-1] if step != best]
+    for step in spare[: len(known) - max(keep, 1)]:
+        path, aside = checkpoint_path(folder, step), folder / f".{PREFIX}{step}.gone"
+        os.replace(path, aside)  # out of sight first: half a checkpoint is never seen
+        shutil.rmtree(aside)
+
+
+@contextmanager
+def disk(folder: Path) -> Iterator[None]:
+    """Turn "no space left", however a library says it, into EnvironmentFailed with the path and the free bytes."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        text = str(error)
+        full = getattr(error, "errno", None) in FULL or "No space left" in text or "File too large" in text
+        if not full and "unexpected pos" not in text:  # what torch's zip writer says on a full disk
+            raise
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+        raise EnvironmentFailed(
+            f"{folder}: the disk is full ({free:,} bytes free); no checkpoint was written, earlier ones are intact. "
+            "Free some space and start the same command again to resume."
+        ) from error
+
+
+def _stage(folder: Path, step: int) -> Path:
+    return folder / f".{PREFIX}{step}.tmp"
+
+
+def _files(stage: Path) -> list[Path]:
+    return sorted(each for each in stage.rglob("*") if each.is_file())
+
+
+def _listed(stage: Path) -> dict[str, dict[str, Any]]:
+    return {
+        file.relative_to(stage).as_posix(): {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+        for file in _files(stage)
+    }
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,66 @@
+"""What a checkpoint keeps of a process besides the optimizer: trained weights and random generators."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from finetune.errors import CheckFailed
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return what training changes, by name: trained parameters and persistent buffers, tied ones once.
+
+    The frozen rest is the base model's, which a resumed run loads again.
+    """
+    changing = {name for name, each in model.named_parameters(remove_duplicate=False) if each.requires_grad}
+    changing |= {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    kept: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name in changing:
+            kept.setdefault(id(tensor), (name, tensor))
+    return dict(kept.values())
+
+
+def save_weights(folder: Path, model: nn.Module) -> None:
+    """Write `trained_state` as one safetensors file."""
+    weights = {name: each.detach().cpu().contiguous() for name, each in trained_state(model).items()}
+    save_file(weights, folder / _file(model), metadata={"format": "pt"})
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Put what `save_weights` wrote back in place; CheckFailed when the names or shapes are another model's."""
+    live, file = trained_state(model), folder / _file(model)
+    held = load_file(file) if file.exists() else {}
+    for name in sorted(held.keys() | live.keys()):
+        if name not in held or name not in live or held[name].shape != live[name].shape:
+            raise CheckFailed(f"{folder} was written by another model: {name} is not the same there.")
+    with torch.no_grad():
+        for name, tensor in live.items():
+            tensor.copy_(held[name])
+
+
+def _file(model: nn.Module) -> str:
+    whole = all(each.requires_grad for each in model.parameters())
+    return "model.safetensors" if whole else "trained.safetensors"
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of every random generator of this process."""
+    own = {} if device.type == "cpu" else {"device": torch.get_device_module(device).get_rng_state()}
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(), **own}  # noqa: NPY002
+
+
+def restore_random(state: dict[str, Any], device: torch.device) -> None:
+    """Put every generator back to a state that `random_state` returned."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "device" in state:
+        torch.get_device_module(device).set_rng_state(state["device"])

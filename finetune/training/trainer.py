@@ -1,0 +1,299 @@
+"""The trainer: Hugging Face's own loop, with losses as (sum, weight) and every row counted once.
+
+Overridden besides the checkpoint files: get_train_dataloader and get_batch_samples (rows dealt once, row ids kept
+aside, weights summed over processes), compute_loss (one division by the step's weight), _get_grad_norm (stops before a
+step that is not finite), evaluate (scores from all answers), _determine_best_metric (ties), create_optimizer
+(the head's own learning rate), log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, PrinterCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+
+from finetune.errors import CheckFailed, UserError
+from finetune.training import answering, nonfinite, ranks
+from finetune.training.best import likelier
+from finetune.training.callbacks import Progress
+from finetune.training.checkpointed import Checkpointed
+from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
+from finetune.training.options import TrainOptions, resume_stamp
+from finetune.training.param_groups import give_head_its_own_rate
+from finetune.training.world import check_world
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset, IterableDataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from finetune.task import Task
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a micro-batch carries for the trainer and not for the model."""
+
+    row_ids: list[str]
+    stand_in: bool  # it keeps processes in step, and weighs nothing
+
+
+class Trainer(Checkpointed):
+    """Trains a task's model on its inputs.
+
+    Args:
+        task: says what loss, weight, answers and scores are.
+        model: with or without an adapter, its new modules made and seeded.
+        args: as `options.fitted_to` returns them.
+        train_inputs: encoded; a stream needs args.max_steps. None to evaluate alone.
+        eval_inputs: encoded; None to train without evaluation.
+        processor: of the model, for the task's collator.
+        stamp: what of the recipe a resumed run must not change, {section: {option: plain value}}; the train options
+            that matter and the number of processes are added here.
+        head_parameters: names of the newly initialised parameters, as the model had them before an adapter.
+        precision: in which scores are computed.
+    """
+
+    loss_is_scaled_for_ga = True
+    train_dataset: Any
+    eval_dataset: Any
+
+    def __init__(
+        self,
+        task: Task,
+        model: PreTrainedModel,
+        args: TrainOptions,
+        train_inputs: Dataset | IterableDataset | None,
+        eval_inputs: Dataset | None,
+        processor: PreTrainedTokenizerBase,
+        stamp: dict[str, Any],
+        head_parameters: Sequence[str] = (),
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        check_world(args)
+        if train_inputs is not None and not hasattr(train_inputs, "num_rows") and args.max_steps <= 0:
+            raise UserError("train.max_steps is needed with data.streaming: a stream does not say how long it is.")
+        self.task, self.precision, self.head_parameters = task, precision, tuple(head_parameters)
+        self.stamp = {**stamp, "train": resume_stamp(args), "world": {"processes": args.world_size}}
+        patience = args.early_stopping_patience
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=task.collator(processor),
+            train_dataset=train_inputs,
+            eval_dataset=eval_inputs,
+            callbacks=[] if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)],
+        )
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(DEFAULT_PROGRESS_CALLBACK)
+        self.progress = Progress(bar=False if args.disable_tqdm else None)
+        self.add_callback(self.progress)
+        self._dealer: Dealer | None = None
+        self._lengths: list[int] | None = None
+        self._carried: list[Carried] = []
+        self._losses: list[Tensor] = []
+        self._logged_at = (time.monotonic(), 0)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged, by step: loss, gradient norm, learning rate, tokens/s, scores; finite numbers only."""
+        return [dict(each) for each in self.state.log_history]
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """See `Checkpointed.train`."""
+        nonfinite.clear(self.args)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.progress.close()
+
+    # ---- rows into batches
+
+    def get_train_dataloader(self) -> DataLoader:
+        inputs, args = self.train_dataset, self.args
+        options: dict[str, Any] = self._loader_options()
+        if not hasattr(inputs, "num_rows"):
+            stream = EndlessStream(inputs, args.process_index, args.world_size)
+            return DataLoader(stream, batch_size=args.per_device_train_batch_size, **options)
+        self._lengths = list(inputs["length"]) if "length" in inputs.column_names else None
+        self._dealer = Dealer(
+            rows=len(inputs),
+            batch=args.per_device_train_batch_size,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            strategy=args.train_sampling_strategy,
+            lengths=self._lengths,
+            group=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            process=args.process_index,
+            processes=args.world_size,
+            drop_last=args.dataloader_drop_last,
+        )
+        if not len(self._dealer):
+            raise UserError(f"train: {len(inputs)} rows do not make one batch; turn dataloader_drop_last off.")
+        return DataLoader(Indexed(inputs), batch_sampler=self._dealer, **options)
+
+    def _loader_options(self) -> dict[str, Any]:
+        args = self.args
+        return {
+            "collate_fn": self.data_collator,
+            "num_workers": args.dataloader_num_workers,
+            "pin_memory": args.dataloader_pin_memory and args.device.type == "cuda",
+            "persistent_workers": args.dataloader_persistent_workers,
+            "prefetch_factor": args.dataloader_prefetch_factor,
+            "multiprocessing_context": args.dataloader_multiprocessing_context,
+            "in_order": args.dataloader_in_order,
+            # Its own generator: that batches are read must not change what dropout draws.
+            "generator": torch.Generator().manual_seed(args.seed),
+        }
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self._dealer is not None:
+            self._dealer.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """Return the micro-batches of one step, and the weight of the step over all processes."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        self._carried, self._losses, weight, tokens = [], [], 0.0, 0
+        for batch in batches:
+            index, row_ids, _ = batch.pop("index", None), batch.pop("row_id", []), batch.pop("row", None)
+            stand_in = index is not None and bool((index == NO_ROW).all())
+            self._carried.append(Carried(list(row_ids), stand_in))
+            if not stand_in:
+                weight += float(self.task.weight(batch))
+                tokens += self._count(batch, index)
+        total = ranks.summed(torch.tensor([weight, tokens, len(batches)], dtype=torch.float64), device).tolist()
+        if total[2] != num_batches * self.args.world_size:
+            raise UserError(f"data.train: the stream ended without a row on one of {self.args.world_size} processes.")
+        if not total[0] > 0:
+            nonfinite.report(self.args, self.state.global_step + 1, "there is no target to learn from", self._row_ids())
+        self.state.num_input_tokens_seen += int(total[1])
+        return batches, total[0]
+
+    def _count(self, batch: dict[str, Any], index: Tensor | None) -> int:
+        """Return the tokens of a batch, without its padding."""
+        if self._lengths is not None and index is not None:
+            return sum(self._lengths[row] for row in index.tolist())
+        mask = batch.get("attention_mask")
+        if mask is not None and mask.dim() == 2:
+            return int(mask.sum())
+        return batch["input_ids"].numel() if "input_ids" in batch else 0
+
+    def _row_ids(self) -> list[list[str]]:
+        return [each.row_ids for each in self._carried if not each.stand_in]
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return this micro-batch's share of the step's loss: its sum over the weight of the whole step.
+
+        Times the number of processes, because gradients (and logged losses) are averaged over them afterwards.
+        """
+        total, outputs = self.task.loss(model, inputs)
+        weight = float(self.task.weight(inputs)) if num_items_in_batch is None else num_items_in_batch
+        loss = total * (self.args.world_size / weight)
+        carried = self._carried[len(self._losses)] if len(self._losses) < len(self._carried) else None
+        if carried is not None and carried.stand_in:
+            loss = loss * 0.0
+        self._losses.append(loss.detach())
+        if self.is_deepspeed_enabled:  # it steps inside backward
+            self._stop_unless_finite(None)
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._stop_unless_finite(norm)
+        return norm
+
+    def _stop_unless_finite(self, norm: Any) -> None:
+        broken = [not math.isfinite(value) for value in torch.stack(self._losses).tolist()]
+        # A gradient scaler meets infinite gradients by design, and skips the step itself.
+        gradient = norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm))
+        found = ranks.summed(torch.tensor([float(any(broken)), float(gradient)]), self.args.device).tolist()
+        if any(found):  # rows of every process are at fault only where no single loss is
+            rows = [each.row_ids for each, bad in zip(self._carried, broken, strict=False) if bad or not found[0]]
+            what = f"the {'loss' if found[0] else 'gradient'} is not a finite number"
+            nonfinite.report(self.args, self.state.global_step + 1, what, rows)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimizer; the newly initialised modules have `head_learning_rate` where it is set."""
+        made = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if made and self.args.head_learning_rate is not None:
+            network = self.model if model is None else model
+            give_head_its_own_rate(optimizer, network, self.head_parameters, self.args.head_learning_rate)
+        return optimizer
+
+    # ---- scores
+
+    def answers(self, inputs: Dataset) -> dict[str, np.ndarray]:
+        """Return what the model answers to every input, once and in order, on any number of processes.
+
+        Raises:
+            CheckFailed: an input was answered more or less than once.
+        """
+        return answering.all_answers(self, inputs, self._loader_options())
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Return {PREFIX_score: value} of the task's scores on all inputs together, and log them."""
+        inputs = self.eval_dataset if eval_dataset is None else eval_dataset
+        started = time.monotonic()
+        scores = self.task.score(self.answers(inputs), inputs, resamples=0)
+        metrics = {f"{metric_key_prefix}_{name}": float(score.value) for name, score in scores.items()}
+        best = self.args.metric_for_best_model
+        if metric_key_prefix == "eval" and best is not None:
+            self._check_best(f"eval_{best.removeprefix('eval_')}", metrics)
+        seconds = time.monotonic() - started
+        metrics |= {
+            f"{metric_key_prefix}_runtime": seconds,
+            f"{metric_key_prefix}_rows_per_second": len(inputs) / seconds,
+        }
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        better = bool(super()._determine_best_metric(metrics=metrics, trial=trial))
+        if tied := not better and likelier(metrics, self.state, self.args):
+            self.state.best_global_step = self.state.global_step
+        return better or tied
+
+    def _check_best(self, name: str, metrics: dict[str, float]) -> None:
+        if name not in metrics:
+            raise UserError(
+                f"train.metric_for_best_model: {name} is not a score here; known: {', '.join(sorted(metrics))}."
+            )
+        if math.isnan(metrics[name]):
+            step = self.state.global_step
+            raise CheckFailed(f"step {step}: {name}, which picks the best checkpoint, is not a number.")
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log finite numbers; the speed in tokens beside the loss."""
+        if "train_runtime" in logs:  # rows and steps a second would count those of before a resume
+            logs = {name: logs[name] for name in ("train_runtime", "train_loss")}
+        now, seen = time.monotonic(), self.state.num_input_tokens_seen
+        if "loss" in logs:
+            then, before = self._logged_at
+            logs["tokens_per_second"] = max(seen - before, 0) / max(now - then, 1e-9)
+            self._logged_at = now, seen
+        logs["tokens"] = seen
+        super().log({name: value for name, value in logs.items() if math.isfinite(value)}, start_time)

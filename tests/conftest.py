@@ -1,0 +1,93 @@
+"""Fixtures that tests of several rooms share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+
+# Equal bits are promised for an equal number of threads; one also keeps test processes off each other's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny models (bert/, gpt2/, …) and the rows of three splits."""
+    folder = tmp_path_factory.mktemp("home")
+    tiny.save_encoder(folder / "bert")
+    for family in ("gpt2", "opt", "llama"):
+        tiny.save_decoder(folder / family, family)
+    tiny.save_decoder(folder / "gpt2-dropout", "gpt2", dropout=0.1)
+    for name, count, seed in (("train", 64, 1), ("validation", 18, 2), ("test", 22, 3)):
+        tiny.write_rows(folder / f"{name}.jsonl", tiny.sentences(count, seed))
+    return folder
+
+
+@pytest.fixture
+def sections(home: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Return a function that makes the sections of a tiny recipe: sections(kind, adapter, train={…}, task={…})."""
+
+    def make(kind: str, adapter: str = "whole", **changes: dict[str, Any]) -> dict[str, Any]:
+        given = deepcopy(tiny.TASKS[kind])
+        made: dict[str, Any] = {
+            "task": given["task"],
+            "data": {
+                **{name: str(home / f"{name}.jsonl") for name in ("train", "validation", "test")},
+                "cache_dir": str(home / "cache"),
+                "leakage": "off",
+                "duplicates": "off",
+            },
+            "model": {"path": str(home / given["model"])},
+            "train": {"output_dir": str(tmp_path / "run"), **tiny.SGD},
+            "evaluate": dict(tiny.EVALUATE),
+        }
+        if tiny.ADAPTERS[adapter] is not None:
+            made["adapter"] = dict(tiny.ADAPTERS[adapter] or {})
+        for name, options in changes.items():
+            made[name] = {**made.get(name, {}), **options}
+        return made
+
+    return make
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    """Return a function that writes sections into a recipe file and returns its path."""
+
+    def write(made: dict[str, Any], name: str = "recipe.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(sections: Any, write_recipe: Any) -> Callable[..., Path]:
+    """Return a function that trains a tiny recipe and returns its run folder."""
+    from finetune.recipe import Recipe
+    from finetune.run import train
+
+    def go(kind: str, adapter: str = "whole", **changes: dict[str, Any]) -> Path:
+        return train(Recipe.read(write_recipe(sections(kind, adapter, **changes))))
+
+    return go
+
+
+@pytest.fixture
+def weights() -> Callable[[Path], dict[str, Any]]:
+    """Return a function from a run folder to its trained tensors by name."""
+    from safetensors.torch import load_file
+
+    def load(folder: Path) -> dict[str, Any]:
+        adapter = folder / "adapter_model.safetensors"
+        return load_file(adapter if adapter.exists() else folder / "model.safetensors")
+
+    return load

@@ -1,0 +1,132 @@
+"""The same steps, however they are cut: for every task in the table, whole and with LoRA."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from finetune.tasks import TASKS
+
+CELLS = [(kind, adapter) for kind in TASKS for adapter in tiny.ADAPTERS]
+every_cell = pytest.mark.parametrize(("kind", "adapter"), CELLS)
+
+
+def assert_same_weights(given: dict, expected: dict, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+    assert given.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(given[name], tensor, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def scores(folder: Path) -> dict:
+    return json.loads((folder / "scores.json").read_text())
+
+
+def test_every_task_of_the_table_has_a_tiny_recipe() -> None:
+    assert set(tiny.TASKS) == set(TASKS)
+
+
+@every_cell
+def test_accumulated_steps_take_the_step_of_one_batch(run, weights, tmp_path, kind, adapter) -> None:
+    whole = run(kind, adapter, train={"output_dir": str(tmp_path / "whole")})
+    parts = run(kind, adapter, train={"output_dir": str(tmp_path / "parts"), "per_device_train_batch_size": 4,
+                                      "gradient_accumulation_steps": 4})  # fmt: skip
+
+    assert_same_weights(weights(parts), weights(whole))
+    losses = [[row["loss"] for row in json.loads((each / "history.json").read_text()) if "loss" in row]
+              for each in (whole, parts)]  # fmt: skip
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@every_cell
+def test_training_moves_the_weights(run, weights, tmp_path, kind, adapter) -> None:
+    still = run(kind, adapter, train={"output_dir": str(tmp_path / "still"), "learning_rate": 0.0})
+    moved = run(kind, adapter, train={"output_dir": str(tmp_path / "moved")})
+
+    before, after = weights(still), weights(moved)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+@every_cell
+def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_bits_of_an_unbroken_one(
+    run, weights, tmp_path, kind, adapter, monkeypatch
+) -> None:
+    from finetune.training.trainer import Trainer
+
+    steps = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 2, "per_device_train_batch_size": 8,
+             "optim": "adamw_torch", "learning_rate": 1e-3}  # fmt: skip
+    unbroken = run(kind, adapter, train={"output_dir": str(tmp_path / "unbroken"), **steps})
+
+    class Interrupted(Exception):
+        pass
+
+    def broken_step(self, *args, original=Trainer.training_step, **kwargs):  # type: ignore[no-untyped-def]
+        if self.state.global_step == 5:  # the epoch has eight steps: the last checkpoint stands at step 3
+            raise Interrupted
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "training_step", broken_step)
+        with pytest.raises(Interrupted):
+            run(kind, adapter, train={"output_dir": str(tmp_path / "broken"), **steps})
+    resumed = run(kind, adapter, train={"output_dir": str(tmp_path / "broken"), **steps})
+
+    assert_same_weights(weights(resumed), weights(unbroken), rtol=0, atol=0)
+    assert scores(resumed) == scores(unbroken)
+
+
+@every_cell
+def test_scores_do_not_depend_on_the_evaluation_batch(run, tmp_path, kind, adapter) -> None:
+    from finetune.reuse import evaluate
+
+    trained = run(kind, adapter)
+    found = [evaluate(trained, {"train.per_device_eval_batch_size": size})["test"] for size in (1, 3, 16)]
+
+    for other in found[1:]:
+        assert {name: score.n for name, score in other.items()} == {name: score.n for name, score in found[0].items()}
+        assert {name: score.value for name, score in other.items()} == pytest.approx(
+            {name: score.value for name, score in found[0].items()}, rel=1e-5, abs=1e-6
+        )
+
+
+@every_cell
+def test_a_saved_run_comes_back_with_the_same_scores(run, kind, adapter) -> None:
+    from finetune.reuse import evaluate, load_run
+
+    trained = run(kind, adapter)
+    again = evaluate(trained)["test"]
+
+    assert {name: score.value for name, score in again.items()} == pytest.approx(
+        {name: score["value"] for name, score in scores(trained)["test"].items()}, rel=1e-6
+    )
+    recipe, _, _ = load_run(trained)
+    assert recipe.task.kind == kind
+
+
+@pytest.mark.parametrize("kind", list(TASKS))
+def test_a_run_reloads_in_a_fresh_process_with_the_same_logits(run, kind) -> None:
+    trained = run(kind, "lora", evaluate={"reload": "fresh"})
+
+    verdict = json.loads((trained / "reload.json").read_text())
+    assert verdict == {"same": True, "max_difference": 0.0, "rows": 4, "process": "fresh"}
+
+
+@every_cell
+def test_one_seed_gives_one_run(run, weights, tmp_path, kind, adapter) -> None:
+    first, second = (run(kind, adapter, train={"output_dir": str(tmp_path / name)}) for name in "ab")
+
+    assert_same_weights(weights(first), weights(second), rtol=0, atol=0)
+
+
+def test_a_run_leaves_no_pickle(run, tmp_path) -> None:
+    trained = run("text-classification", train={"save_strategy": "epoch"})
+
+    left = {path.suffix for path in trained.rglob("*") if path.is_file()}
+    assert left <= {".json", ".yaml", ".safetensors", ".parquet", ".html", ".txt", ".md", ".jinja"}
+
+
+def test_a_run_with_an_adapter_leaves_no_blank_card(run) -> None:
+    assert not list(run("text-classification", "lora").rglob("README.md"))

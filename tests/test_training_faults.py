@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_training import rows, trainer
+from torch.testing import assert_close
+
+from finetune.errors import EnvironmentFailed
+from finetune.training import checkpoints
+
+TRAIN = """
+import sys
+from tiny_training import model, rows, trainer
+trainer(sys.argv[1], train=rows(37), network=model(0.1, layers=4), num_train_epochs=40, save_strategy="steps",
+        save_steps=1, overwrite=False).train(resume_from_checkpoint=True)
+"""
+PICKLES = """
+import sys
+def hook(event, args):
+    if event == "pickle.find_class" and sys.argv[2:] == ["watch"]:
+        sys.stderr.write(f"pickle: {args}"); sys.stderr.flush(); import os; os._exit(9)
+from tiny_training import model, rows, trainer
+from finetune.training import checkpointed
+sys.addaudithook(hook)
+for resume in (False, True):
+    trainer(sys.argv[1], train=rows(24), evaluate=rows(9, 1), num_train_epochs=2).train(resume_from_checkpoint=resume)
+"""
+
+
+def started(code: str, *arguments: str) -> subprocess.Popen:
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
+
+
+@pytest.mark.faults
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
+    whole, folder = started(TRAIN, str(tmp_path / "whole")), tmp_path / "killed"
+    assert whole.wait(280) == 0
+    last, kills = 0, 0
+    for _ in range(12):
+        process, until = started(TRAIN, str(folder)), time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < until:
+            if checkpoints.steps(folder / "checkpoints")[-1:] > [last + 5]:
+                time.sleep(random.random() * 0.1)
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.01)
+        process.wait(60)
+        found = checkpoints.last_good(folder / "checkpoints")
+        assert found is not None
+        assert int(found.name.split("-")[1]) > last
+        last = int(found.name.split("-")[1])
+    final = started(TRAIN, str(folder))
+    assert final.wait(280) == 0
+
+    assert kills >= 3
+    one, other = (
+        load_file(each / "checkpoints/checkpoint-200/model.safetensors") for each in (tmp_path / "whole", folder)
+    )
+    assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.faults
+def test_training_and_resuming_unpickle_nothing(tmp_path):
+    process = started(PICKLES, str(tmp_path / "run"), "watch")
+
+    assert process.wait(200) == 0
+
+
+@pytest.mark.faults
+def test_a_file_system_that_refuses_a_file_leaves_no_part_of_a_checkpoint(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    run = trainer(tmp_path, train=rows(8), max_steps=1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))
+    try:
+        with pytest.raises(EnvironmentFailed, match="the disk is full"):
+            run.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert not list((tmp_path / "checkpoints").iterdir())

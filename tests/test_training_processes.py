@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_training import SGD, model, rows, trainer, weights
+from torch.testing import assert_close
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = str(ROOT / "tests" / "launched_training.py")
+COMMANDS = {
+    "ddp": ["--multi_gpu", "--num_processes", "2"],
+    "zero": ["--config_file", str(ROOT / "accelerate_configs" / "zero2.yaml"), "--num_processes", "2"],
+    "one": ["--cpu", "--num_processes", "2"],
+}
+
+
+def launch(folder: Path, kind: str) -> subprocess.CompletedProcess[str]:
+    """Launch the script; nothing but the absence of a GPU says that the run is on a CPU."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", *COMMANDS[kind], "--main_process_port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [*command, SCRIPT, str(folder), kind], capture_output=True, text=True, timeout=280, env=environment, check=False
+    )
+
+
+def results(folder: Path) -> list[dict]:
+    return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    done = launch(folder, "ddp")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return folder
+
+
+def test_two_processes_come_up_on_a_machine_without_a_gpu(two):
+    assert [each["world"] for each in results(two)] == [2, 2]
+    assert {each["type"] for each in results(two)} == {"DistributedType.MULTI_CPU"}
+
+
+def alone(adapter: bool, count: int):
+    run = trainer(
+        train=rows(count),
+        evaluate=rows(19, 1),
+        network=model(adapter=adapter),
+        per_device_train_batch_size=16,
+        num_train_epochs=2,
+        load_best_model_at_end=False,
+        logging_steps=1,
+        **SGD,
+    )
+    run.train()
+    return run
+
+
+def assert_same_history(given, expected):
+    for one, other in zip(given, expected, strict=True):
+        for name in {"loss", "grad_norm", "eval_accuracy", "eval_nll"} & other.keys():
+            assert one[name] == pytest.approx(other[name], rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [33, 37])  # the last step has one row, or five, for two processes
+@pytest.mark.parametrize("adapter", [False, True])
+def test_two_processes_take_the_steps_of_one_and_answer_as_it_does(two, adapter, count):
+    one = alone(adapter, count)
+    cell = f"{adapter}-{count}"
+
+    assert_close(load_file(two / f"steps-{cell}.safetensors"), weights(one.model), rtol=1e-4, atol=1e-6)
+    answers = load_file(two / f"answers-{cell}.safetensors")["logits"].numpy()
+    assert answers == pytest.approx(one.answers(rows(19, 1))["logits"], rel=1e-4, abs=1e-5)
+    for result in results(two):
+        found = result["steps"][cell]
+        assert found["one"] == 1
+        assert found["tokens"] == one.state.num_input_tokens_seen
+        assert_same_history(found["history"], one.history)
+
+
+@pytest.mark.parametrize("kind", ["resumed", "stream"])
+def test_two_processes_resume_bit_for_bit_from_a_file_each(two, kind):
+    for result in results(two):
+        assert result[kind]["same"]
+        assert result[kind]["best"]
+        assert {"process-0.json", "process-1.json", "manifest.json"} <= set(result[kind]["files"])
+        assert {Path(name).suffix for name in result[kind]["files"]} == {".json", ".safetensors"}
+
+
+def test_a_loss_that_is_not_finite_on_one_process_stops_both_and_names_its_rows(two):
+    said = {each["poisoned"] for each in results(two)}
+
+    assert len(said) == 1
+    assert "CheckFailed: step 1: the loss is not a finite number" in said.pop()
+    found = json.loads((two / "poisoned" / "nonfinite.json").read_text())
+    assert found["row_ids"] == [f"numbers.csv:{number + 2}" for number in (4, 5, 6, 7)]
+
+
+def test_a_disk_that_is_full_for_one_process_ends_both(two):
+    assert {each["full"] for each in results(two)} == {"EnvironmentFailed"}
+    assert not list((two / "full" / "checkpoints").glob("*checkpoint*"))
+
+
+@pytest.mark.slow
+def test_a_launcher_that_starts_one_process_instead_of_two_is_caught(tmp_path):
+    done = launch(tmp_path, "one")
+
+    assert done.returncode != 0
+    assert "2 processes were asked for and 1 came up" in done.stderr
+
+
+@pytest.mark.slow
+def test_zero2_takes_the_steps_of_one_process_and_resumes(tmp_path):
+    done = launch(tmp_path, "zero")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+
+    one = alone(adapter=False, count=37)
+    for result in results(tmp_path):
+        assert result["world"] == 2
+        assert result["type"] == "DistributedType.DEEPSPEED"
+        assert result["resumed"]["same"]
+        assert result["adapter"]["same"]
+        assert_same_history(result["steps"]["False-37"]["history"], one.history)
+    assert_close(load_file(tmp_path / "steps-False-37.safetensors"), weights(one.model), rtol=1e-4, atol=1e-6)

@@ -1,0 +1,93 @@
+"""Two gloo processes take the steps of one, for every task of the table, whole and with LoRA: one launch for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import yaml
+from test_equivalence import CELLS, every_cell
+
+ROOT = Path(__file__).parent.parent
+
+
+def launch(profile: str, *arguments: str, limit: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run a script of this repository under `accelerate launch` with one of its profiles."""
+    config = str(ROOT / "accelerate_configs" / f"{profile}.yaml")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config,
+               "--main_process_port", "0", *arguments]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=limit, env=environment, cwd=ROOT, check=False
+    )
+
+
+def train_all(profile: str, folder: Path, home: Path) -> Path:
+    """Train every cell of the matrix in the two processes of one launch; return the folder of the runs."""
+    paths = []
+    for kind, adapter in CELLS:
+        made = {
+            "task": tiny.TASKS[kind]["task"],
+            "data": {
+                **{name: str(home / f"{name}.jsonl") for name in ("train", "validation", "test")},
+                "cache_dir": str(home / "cache"), "leakage": "off", "duplicates": "off",
+            },
+            "model": {"path": str(home / tiny.TASKS[kind]["model"])},
+            "train": {"output_dir": str(folder / f"{kind}-{adapter}"), **tiny.SGD,
+                      "per_device_train_batch_size": 8, "per_device_eval_batch_size": 4},
+            "evaluate": tiny.EVALUATE,
+        }  # fmt: skip
+        if tiny.ADAPTERS[adapter]:
+            made["adapter"] = tiny.ADAPTERS[adapter]
+        path = folder / f"{kind}-{adapter}.yaml"
+        path.write_text(yaml.safe_dump(made))
+        paths.append(str(path))
+    done = launch(profile, str(ROOT / "tests" / "two_processes.py"), *paths)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
+    return train_all("cpu", tmp_path_factory.mktemp("two"), home)
+
+
+@every_cell
+def test_two_processes_take_the_steps_of_one(launched, run, weights, kind, adapter) -> None:
+    alone = run(kind, adapter)
+    together = launched / f"{kind}-{adapter}"
+
+    assert json.loads((together / "environment.json").read_text())["world_size"] == 2
+    expected, given = weights(alone), weights(together)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(given[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@every_cell
+def test_two_processes_count_every_row_once(launched, run, kind, adapter) -> None:
+    alone, together = (
+        json.loads((each / "scores.json").read_text()) for each in (run(kind, adapter), launched / f"{kind}-{adapter}")
+    )
+    for split in ("validation", "test"):
+        for name, score in alone[split].items():
+            assert together[split][name]["n"] == score["n"], name
+            assert together[split][name]["value"] == pytest.approx(score["value"], rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.slow
+def test_zero2_on_two_processes_takes_the_steps_of_one_for_every_task(tmp_path, home, run, weights) -> None:
+    folder = train_all("zero2", tmp_path, home)
+
+    for kind, adapter in CELLS:
+        together = folder / f"{kind}-{adapter}"
+        assert json.loads((together / "environment.json").read_text())["world_size"] == 2
+        expected = weights(run(kind, adapter, train={"output_dir": str(tmp_path / f"alone-{kind}-{adapter}")}))
+        given = weights(together)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(given[name], tensor, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,51 @@
+"""Predicting on files as people have them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from datasets import Dataset
+
+from finetune import artefact
+from finetune.cli import main
+from finetune.data import read_rows
+from finetune.data.options import DataOptions
+from finetune.task import Columns
+
+
+def test_empty_cells_of_a_label_column_are_no_labels(tmp_path: Path):
+    for name, rows in (("all.csv", "a,\nb,\n"), ("some.csv", "a,x\nb, \n"), ("numbers.csv", "a,1\nb,\n")):
+        (tmp_path / name).write_text("text,label\n" + rows, encoding="utf-8")
+        read = read_rows(str(tmp_path / name), DataOptions(), Columns(texts=("text",), label="label"))
+        assert read.column_names == ["text", "row_id"], name
+        assert len(read) == 2
+
+
+def test_several_labels_of_a_row_stand_in_one_cell_of_a_csv(tmp_path: Path):
+    table = Dataset.from_dict({"row_id": ["f:1", "f:2"], "prediction": [["a", "b"], []], "score": [0.5, 0.25]})
+    artefact.write_table(table, tmp_path / "answers.csv")
+
+    with (tmp_path / "answers.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["prediction"] for row in csv.DictReader(file)] == ["a|b", ""]
+
+
+def test_predict_takes_columns_by_other_names_and_says_where_it_cannot_write(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder, output = run("text-classification"), tmp_path / "answers.jsonl"
+    file = tiny.write_rows(tmp_path / "new.jsonl", [{"review": "good film"}, {"review": "dull film"}])
+
+    assert main(["predict", str(folder), str(file), "--data.columns", "text: review", "--output", str(output)]) == 0
+    assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == ["good film", "dull film"]
+    capsys.readouterr()
+
+    for wrong in (tmp_path / "no" / "answers.jsonl", tmp_path / "no.jsonl" / "x.csv"):
+        assert main(["predict", str(folder), str(file), "--output", str(wrong)]) == 2
+        said = capsys.readouterr().err
+        assert "--output" in said
+        assert len(said.splitlines()) == 1

@@ -1,0 +1,104 @@
+"""Tiny models, tokenizers and rows, made here: the tests need no network and no weights of anybody's."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+GOOD = ["good", "fine", "warm", "bright", "kind", "brave", "sweet", "clever"]
+BAD = ["bad", "cold", "dull", "cruel", "sour", "weak", "bitter", "slow"]
+FILLER = ["the", "film", "a", "story", "its", "actors", "this", "scene", "my", "evening", "was", "felt", "music"]
+
+
+def sentences(count: int, seed: int) -> list[dict[str, str]]:
+    """Return rows of text and label that a tiny model can learn; two calls with other seeds share no text."""
+    chooser = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label, words = (("positive", GOOD), ("negative", BAD))[number % 2]
+        text = chooser.choices(FILLER, k=chooser.randint(3, 9)) + chooser.choices(words, k=chooser.randint(2, 4))
+        chooser.shuffle(text)
+        rows.append({"text": " ".join([f"n{seed}x{number}", *text]), "label": label})
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows as JSONL."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def save_encoder(folder: Path, family: str = "bert") -> Path:
+    """Save a randomly initialised encoder of two layers with a word-piece-like tokenizer of its own."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = sorted({*GOOD, *BAD, *FILLER})
+    vocabulary = {name: number for number, name in enumerate([*special, *words])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family, vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64, pad_token_id=0, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_decoder(folder: Path, family: str = "gpt2", dropout: float = 0.0) -> Path:
+    """Save a randomly initialised decoder of two layers with a byte-level tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from finetune.loading import train_tokenizer
+
+    tokenizer = train_tokenizer(iter(()), vocab_size=257)
+    sizes: dict[str, Any] = {
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64,
+                 "resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout},
+        "opt": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64,
+                "max_position_embeddings": 64, "word_embed_proj_dim": 32, "dropout": dropout},
+        "llama": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+                  "max_position_embeddings": 64},
+    }[family]  # fmt: skip
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, **sizes,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+SGD = {
+    "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "max_grad_norm": 1e6, "bf16": False,
+    "per_device_train_batch_size": 16, "num_train_epochs": 1, "eval_strategy": "no", "save_strategy": "no",
+    "logging_steps": 1, "load_best_model_at_end": False,
+}  # fmt: skip
+EVALUATE = {"resamples": 100, "reload": "same", "baselines": False, "reference_rows": 4}
+
+# One tiny recipe a task: every test that runs over all tasks takes it from here.
+TASKS: dict[str, dict[str, Any]] = {
+    "text-classification": {"task": {"kind": "text-classification", "max_length": 32}, "model": "bert"},
+    "causal-lm": {
+        "task": {"kind": "causal-lm", "block_size": 32, "sample_tokens": 5, "pack": False},
+        "model": "gpt2",
+    },
+}
+ADAPTERS: dict[str, dict[str, Any] | None] = {"whole": None, "lora": {"peft_type": "LORA", "r": 4}}

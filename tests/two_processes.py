@@ -1,0 +1,12 @@
+"""Train several recipes one after the other in the processes that a launcher started.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml tests/two_processes.py RECIPE RECIPE …
+"""
+
+import sys
+
+from finetune.recipe import Recipe
+from finetune.run import train
+
+for path in sys.argv[1:]:
+    train(Recipe.read(path))
