@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune import artefact, usage
 from finetune.command_line import Command, Verb, take_apart
-from finetune.endings import ending, say
+from finetune.endings import ending, leave_group, say
 from finetune.errors import UserError
 from finetune.recipe_names import nearest
 
@@ -83,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         say(error, known[1])
         return known[0]
+    finally:
+        leave_group()
 
 
 def _run(arguments: list[str]) -> int:

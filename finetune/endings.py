@@ -47,6 +47,17 @@ def say(error: BaseException, line: str) -> None:
     sys.stderr.write(f"finetune{own}: {' '.join(line.split())}\n")
 
 
+def leave_group() -> None:
+    """Leave the process group that a launch opened, if any.
+
+    A gloo process that ends with its group open is now and then aborted on its way out (exit code -6, "terminate called
+    without an active exception"), after its work is done.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def _machine(error: BaseException) -> str | None:
     """Return what the machine refused: memory, disk, network; None for anything else."""
     words = " ".join(str(error).split())

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_training import SGD, model, rows, trainer, weights
 
+from finetune.endings import leave_group
 from finetune.errors import FinetuneError
 
 FOLDER = Path(sys.argv[1])
@@ -141,6 +142,7 @@ def main() -> None:
     state = PartialState()
     results |= {"world": state.num_processes, "type": str(state.distributed_type), "device": str(state.device)}
     (FOLDER / f"result-{os.environ['RANK']}.json").write_text(json.dumps(results))
+    leave_group()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ accelerate launch --config_file accelerate_configs/cpu.yaml tests/two_processes.
 
 import sys
 
+from finetune.endings import leave_group
 from finetune.recipe import Recipe
 from finetune.run import train
 
 for path in sys.argv[1:]:
     train(Recipe.read(path))
+leave_group()
