@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
 
-    from finetune.task import Scores
+    from finetune.task import Picture, Scores
 
 FORMAT = 1  # raised when a reader of the last format would misread the folder
 
@@ -33,6 +33,7 @@ REFERENCE = "reference.safetensors"
 VERDICT = "reload.json"
 REPORT = "report.html"
 SAMPLES = "samples"
+EXAMINATION = "examination.json"
 CHECKPOINTS = "checkpoints"
 
 REFERENCE_BATCH = 4  # rows: a language model's logits are (rows, tokens, vocabulary)
@@ -79,6 +80,15 @@ def write_table(table: Dataset, path: Path) -> None:
         for name in [name for name, values in table[:1].items() if isinstance(values[0], list)]:
             frame[name] = ["|".join(map(str, parts)) for parts in frame[name]]
         frame.to_csv(path, index=False)
+
+
+def write_picture(picture: Picture, path: Path) -> None:
+    """Write a picture as PNG; its caption goes into the file's own text."""
+    from PIL import Image, PngImagePlugin
+
+    words = PngImagePlugin.PngInfo()
+    words.add_itxt("Description", picture.caption)
+    Image.fromarray(picture.pixels).save(path, pnginfo=words)
 
 
 def write_scores(run: Path, scores: dict[str, Scores], baselines: dict[str, Scores]) -> None:

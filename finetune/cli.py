@@ -76,15 +76,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 the user, 3 a failed check, 4 the machine."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        return _run(arguments)
+        code = _run(arguments)
     except (Exception, KeyboardInterrupt) as error:  # what `ending` does not know is raised again
         known = ending(error)
         if known is None:
             raise
         say(error, known[1])
-        return known[0]
-    finally:
-        leave_group()
+        code = known[0]
+    leave_group(code)
+    return code
 
 
 def _run(arguments: list[str]) -> int:

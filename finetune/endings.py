@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import sys
+import threading
 
 from finetune.errors import FinetuneError, UserError
 
@@ -47,15 +49,27 @@ def say(error: BaseException, line: str) -> None:
     sys.stderr.write(f"finetune{own}: {' '.join(line.split())}\n")
 
 
-def leave_group() -> None:
-    """Leave the process group that a launch opened, if any.
+def leave_group(code: int) -> None:
+    """End a process that is one of a launch, without the interpreter's teardown; return in any other.
 
-    A gloo process that ends with its group open is now and then aborted on its way out (exit code -6, "terminate called
-    without an active exception"), after its work is done.
+    DistributedDataParallel keeps gloo's threads alive past `destroy_process_group`, and tearing them down aborts now
+    and then (exit code -6, "terminate called without an active exception") when all work is done. What would have run
+    at a normal exit runs here: threads are joined, exit handlers called, streams flushed.
     """
     distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return
+    if distributed.get_backend() != "gloo":
+        if not code:
+            distributed.destroy_process_group()  # NCCL warns when this is left out, and may hang in it after a failure
+        return
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _machine(error: BaseException) -> str | None:

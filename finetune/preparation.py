@@ -11,11 +11,10 @@ from finetune.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
     from finetune.recipe import Recipe
-    from finetune.task import Encoded
+    from finetune.task import Encoded, Processor
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Prepared:
 
     recipe: Recipe  # with the task's options that the data decides filled in
     splits: Splits
-    processor: PreTrainedTokenizerBase
+    processor: Processor
     encoded: dict[str, Encoded]
 
 
@@ -54,12 +53,14 @@ def _check_length(recipe: Recipe) -> None:
 
     option = "max_length" if hasattr(recipe.task, "max_length") else "block_size"
     wanted = getattr(recipe.task, option, None)
+    if wanted is None:
+        return
     limit = context_length(load_config(recipe.model))
     if wanted and limit and wanted > limit:
         raise UserError(f"task.{option}: {wanted} is more than the {limit} positions that the model has.")
 
 
-def _encode(recipe: Recipe, splits: Splits, name: str, rows: Dataset, processor: PreTrainedTokenizerBase) -> Encoded:
+def _encode(recipe: Recipe, splits: Splits, name: str, rows: Dataset, processor: Processor) -> Encoded:
     """Encode a split, or take it from the cache when data, tokenizer, options and code are all the same."""
     from huggingface_hub.constants import HF_HOME
 
@@ -77,7 +78,9 @@ def _encode(recipe: Recipe, splits: Splits, name: str, rows: Dataset, processor:
     return cached(lambda: recipe.task.encode(rows, processor, recipe.data.on_long), key, folder)
 
 
-def _tokenizer_text(processor: PreTrainedTokenizerBase) -> str:
+def _tokenizer_text(processor: Processor) -> str:
+    if not hasattr(processor, "init_kwargs"):  # an image processor
+        return str(processor.to_json_string())
     backend = getattr(processor, "backend_tokenizer", None)
     return (backend.to_str() if backend else repr(sorted(processor.get_vocab().items()))) + repr(processor.init_kwargs)
 
@@ -86,9 +89,9 @@ def _code_version(task: Any) -> str:
     """Return a digest of the code that encodes: the task's file, and the rooms' files that it leans on."""
     import inspect
 
-    from finetune.tasks import blocks, labels, lengths
+    from finetune.tasks import blocks, images, labels, lengths
 
-    files = (inspect.getsourcefile(type(task)), blocks.__file__, labels.__file__, lengths.__file__)
+    files = (inspect.getsourcefile(type(task)), *(each.__file__ for each in (blocks, images, labels, lengths)))
     return hashlib.sha256(b"".join(Path(name).read_bytes() for name in files if name)).hexdigest()
 
 
@@ -101,7 +104,7 @@ def _facts(task: Any, encoded: dict[str, Encoded]) -> list[str]:
             dropped = f", {facts['dropped']} dropped" if facts["dropped"] else ""
             lines.append(
                 f"{name}: {facts['rows']:,} rows → {facts['inputs']:,} inputs, "
-                f"{facts['tokens']:,} tokens ({cut}{dropped})"
+                f"{facts['tokens']:,} {task.unit} ({cut}{dropped})"
             )
     return lines
 
@@ -121,6 +124,7 @@ def preview(recipe: Recipe, rows: int = 5) -> None:
     inputs = prepared.encoded["train"].inputs
     first = inputs.select(range(min(rows, len(inputs)))) if hasattr(inputs, "select") else inputs.take(rows)
     for each in first:
-        print(f"\n{each['row_id']} · {each['length']} tokens")
-        print(" ".join(prepared.processor.convert_ids_to_tokens(each["input_ids"])))
+        print(f"\n{each['row_id']} · {each['length']} {prepared.recipe.task.unit}")
+        if "input_ids" in each:
+            print(" ".join(prepared.processor.convert_ids_to_tokens(each["input_ids"])))
         print(f"→ {prepared.recipe.task.shown_target(each, prepared.processor)}")

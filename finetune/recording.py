@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
+from finetune.task import Picture
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from finetune.preparation import Prepared
     from finetune.recipe import Recipe
-    from finetune.task import Scores
+    from finetune.task import Examination, Processor, Scores
     from finetune.training.trainer import Trainer
 
 
@@ -24,7 +25,7 @@ def trained_model(trainer: Trainer) -> PreTrainedModel:
     return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
 
-def samples(recipe: Recipe, model: PreTrainedModel, processor: PreTrainedTokenizerBase) -> list[str]:
+def samples(recipe: Recipe, model: PreTrainedModel, processor: Processor) -> list[str] | Picture:
     """Return what the model generates; looking leaves the random numbers as they were."""
     import torch
 
@@ -37,19 +38,36 @@ def samples(recipe: Recipe, model: PreTrainedModel, processor: PreTrainedTokeniz
     return found
 
 
-def write_samples(run: Path, name: str, found: list[str]) -> None:
-    """Write generations into samples/NAME.txt; a resumed run keeps those of the untouched model."""
-    path = run / artefact.SAMPLES / f"{name}.txt"
-    if found and not (name == "before" and path.exists()):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("\n\n---\n\n".join(found) + "\n", encoding="utf-8")
+def write_samples(run: Path, name: str, found: list[str] | Picture) -> None:
+    """Write generations into samples/NAME.txt or .png; a resumed run keeps those of the untouched model."""
+    folder = run / artefact.SAMPLES
+    if not found or (name == "before" and list(folder.glob("before.*"))):
+        return
+    folder.mkdir(exist_ok=True)
+    if isinstance(found, Picture):
+        artefact.write_picture(found, folder / f"{name}.png")
+    else:
+        (folder / f"{name}.txt").write_text("\n\n---\n\n".join(found) + "\n", encoding="utf-8")
 
 
-def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarray]]) -> None:
+def examination(prepared: Prepared, model: PreTrainedModel) -> Examination:
+    """Return what looking at the model as a whole tells; looking leaves the random numbers as they were."""
+    import torch
+
+    recipe, inputs = prepared.recipe, {name: each.inputs for name, each in prepared.encoded.items()}
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(recipe.train.seed)
+        return recipe.task.examine(model.eval(), inputs, prepared.processor, recipe.evaluate)
+
+
+def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarray]], found: Examination) -> None:
     """Write scores, baselines, predictions of the test split, and what became of the data."""
     recipe, inputs = prepared.recipe, {name: each.inputs for name, each in prepared.encoded.items()}
     task, resamples = recipe.task, recipe.evaluate.resamples
     scores: dict[str, Scores] = {name: task.score(each, inputs[name], resamples) for name, each in answers.items()}
+    for split, more in found.scores.items():
+        scores[split] = scores.get(split, {}) | more
+    _write_examination(run, found)
     rows = prepared.splits.rows
     if "test" in answers:
         table = task.predictions(answers["test"], inputs["test"], rows["test"])
@@ -65,7 +83,7 @@ def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarra
             prepared.processor,
             resamples,
         )
-    artefact.write_scores(run, scores, baselines)
+    artefact.write_scores(run, scores, baselines | found.baselines)
     artefact.write_json(
         run / artefact.DATA,
         {
@@ -75,6 +93,18 @@ def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarra
             "encoding": {name: each.facts for name, each in prepared.encoded.items()},
         },
     )
+
+
+def _write_examination(run: Path, found: Examination) -> None:
+    """Write the pictures, and what else is known of them; print the alarms."""
+    for line in found.alarms:
+        print(f"Beware: {line}", flush=True)
+    if found.pictures:
+        (run / artefact.SAMPLES).mkdir(exist_ok=True)
+    for name, picture in found.pictures.items():
+        artefact.write_picture(picture, run / artefact.SAMPLES / f"{name}.png")
+    if found.facts or found.alarms:
+        artefact.write_json(run / artefact.EXAMINATION, {"alarms": list(found.alarms), **found.facts})
 
 
 def write_history(run: Path, trainer: Trainer) -> None:

@@ -25,7 +25,6 @@ def load_run(
 ) -> tuple[Recipe, PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the recipe, the model (adapter attached) and the processor of a run, from its folder alone."""
     from finetune.adapters import HeadOnly, load_adapter
-    from finetune.loading import load_tokenizer
     from finetune.recipe import Recipe
 
     recipe = Recipe.read(run / artefact.RECIPE, overrides)
@@ -33,7 +32,7 @@ def load_run(
     whole = recipe.adapter is None or isinstance(recipe.adapter, HeadOnly)
     if whole:
         source = replace(source, path=str(run), revision=None, config=None, gguf_file=None, sha256=None)
-    processor = load_tokenizer(source)
+    processor = recipe.task.load_processor(source, lambda: iter(()))
     model, _ = recipe.task.load_model(source, processor)
     loaded: PreTrainedModel = model if whole else load_adapter(model, run)  # type: ignore[assignment]
     return recipe, loaded.eval(), processor
@@ -89,6 +88,9 @@ def evaluate(run: Path, overrides: Mapping[str, Any] | None = None) -> dict[str,
             raise UserError(f"data.{name}: the rows have no {recipe.task.columns().label!r} to score against.")
         answers = trainer.answers(inputs)
         scores[name] = recipe.task.score(answers, inputs, recipe.evaluate.resamples)
+        if trainer.is_world_process_zero():
+            found = recipe.task.examine(model.eval(), {name: inputs}, processor, recipe.evaluate)
+            scores[name] |= found.scores.get(name, {})
     if trainer.is_world_process_zero():
         _write_evaluation(run, splits.fingerprints, scores)
     return scores
@@ -125,11 +127,11 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
 
 
 def _trainer(recipe: Recipe, model: PreTrainedModel, processor: PreTrainedTokenizerBase, run: Path) -> Trainer:
+    from finetune.tasks import trainer_class
     from finetune.training.options import fitted_to
-    from finetune.training.trainer import Trainer
 
     args = fitted_to(recipe.train, False, recipe.task.best_score, recipe.task.best_is_greatest)
     args.output_dir = str(run)
-    return Trainer(
+    return trainer_class(recipe.task)(
         task=recipe.task, model=model, args=args, train_inputs=None, eval_inputs=None, processor=processor, stamp={}
     )

@@ -12,6 +12,7 @@ from finetune import artefact
 from finetune.errors import EnvironmentFailed, UserError
 from finetune.preparation import Prepared, prepare
 from finetune.recording import (
+    examination,
     finish,
     record,
     reference,
@@ -66,7 +67,7 @@ def train(recipe: Recipe) -> Path:
     # Every rank answers, for a model whose weights are sharded; the first writes.
     kept, after = reference(prepared, trainer), samples(recipe, trained_model(trainer), prepared.processor)
     if main:
-        record(run, prepared, answers)
+        record(run, prepared, answers, examination(prepared, trained_model(trainer)))
         write_history(run, trainer)
         write_environment(run, prepared, trainer, started, trained)
         write_samples(run, "after", after)
@@ -104,13 +105,13 @@ def load_model(recipe: Recipe, processor: PreTrainedTokenizerBase) -> tuple[PreT
 
 def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) -> Trainer:
     """Return the trainer of prepared inputs; its arguments are fitted to what there is to evaluate on."""
+    from finetune.tasks import trainer_class
     from finetune.training.options import fitted_to
-    from finetune.training.trainer import Trainer
 
     recipe, encoded = prepared.recipe, prepared.encoded
     task = recipe.task
     args = fitted_to(recipe.train, "validation" in encoded, task.best_score, task.best_is_greatest)
-    return Trainer(
+    return trainer_class(task)(
         task=task,
         model=model,
         args=args,

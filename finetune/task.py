@@ -7,8 +7,10 @@ The words are the same everywhere: *rows* (raw data), *inputs* (encoded), *answe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from finetune.errors import UserError
 
 if TYPE_CHECKING:  # torch, transformers and datasets are heavy: a recipe is read and refused without them
     from collections.abc import Callable
@@ -16,12 +18,15 @@ if TYPE_CHECKING:  # torch, transformers and datasets are heavy: a recipe is rea
     import numpy as np
     from datasets import Dataset
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
+    from finetune.evaluation.options import EvaluateOptions
     from finetune.loading import ModelOptions
 
+    Processor = Any  # a tokenizer, or the image processor of images
     Batch = dict[str, Any]
     Answers = dict[str, np.ndarray]
+    Generated = list[str] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Columns:
 
     texts: tuple[str, ...]  # hold text that must not be empty; compared for duplicates and leaks
     label: str | None = None
+    image: str | None = (
+        None  # holds an image; rows have it as bytes, size * size * channels of uint8 (see tasks/images)
+    )
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,25 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """An image for the report, with the words below it."""
+
+    pixels: np.ndarray  # uint8, shape (height, width, 3)
+    caption: str
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What looking at a trained model as a whole tells, beyond the answers to single inputs."""
+
+    scores: dict[str, Scores] = field(default_factory=dict)  # by split; they join those of `score`
+    baselines: dict[str, Scores] = field(default_factory=dict)  # by name: floors and controls
+    pictures: dict[str, Picture] = field(default_factory=dict)  # by name: samples/NAME.png
+    facts: dict[str, Any] = field(default_factory=dict)  # plain values for examination.json: n, extractor, seconds
+    alarms: tuple[str, ...] = ()  # sentences that the report begins with and the command prints
+
+
+@dataclass(frozen=True)
 class Task(ABC):
     """One kind of job. Concrete tasks are final; their fields are the options of the recipe's `task` section.
 
@@ -68,6 +95,11 @@ class Task(ABC):
     targets: ClassVar[str] = "labels"  # the key of a batch that answers are held against
     best_score: ClassVar[str]  # the score of the validation split that picks the best checkpoint
     best_is_greatest: ClassVar[bool] = True
+    unit: ClassVar[str] = "tokens"  # what the `length` of an input counts: "images" for images, each of length 1
+    # The loss draws random numbers or follows a schedule: batches for `loss` and `answer` then hold "keys" (int64,
+    # shape (batch,), for finetune.models.noise) and "progress" (float32, shape (): share of the steps that is done).
+    draws: ClassVar[bool] = False
+    trainer: ClassVar[str] = "finetune.training.trainer:Trainer"  # the class that trains it
 
     @abstractmethod
     def columns(self) -> Columns:
@@ -86,26 +118,26 @@ class Task(ABC):
         return ""
 
     @abstractmethod
-    def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> PreTrainedTokenizerBase:
+    def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> Processor:
         """Return the tokenizer of the model's source, or one trained on `texts()` when there is none."""
 
     @abstractmethod
-    def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, on_long: str) -> Encoded:
+    def encode(self, rows: Dataset, processor: Processor, on_long: str) -> Encoded:
         """Turn rows into inputs. Rows without targets (at prediction) give inputs without targets."""
 
     @abstractmethod
-    def shown_target(self, example: dict[str, Any], processor: PreTrainedTokenizerBase) -> str:
+    def shown_target(self, example: dict[str, Any], processor: Processor) -> str:
         """Return what is learned from one input, for people."""
 
     @abstractmethod
-    def collator(self, processor: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], Batch]:
+    def collator(self, processor: Processor) -> Callable[[list[dict[str, Any]]], Batch]:
         """Return the function that makes a batch of inputs; it passes `index`, `row` and `row_id` through."""
 
     @abstractmethod
-    def load_model(self, model: ModelOptions, processor: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, list[str]]:
+    def load_model(self, model: ModelOptions, processor: Processor) -> tuple[PreTrainedModel, list[str]]:
         """Return the model in `model.dtype`, padding id and label names set, and the names of its new parameters."""
 
-    def probe(self, model: PreTrainedModel, processor: PreTrainedTokenizerBase) -> None:
+    def probe(self, model: PreTrainedModel, processor: Processor) -> None:
         """Raise UserError when this model cannot do what the options ask, seen by trying it on a few tokens."""
 
     @abstractmethod
@@ -141,12 +173,44 @@ class Task(ABC):
         rows: dict[str, Dataset],
         inputs: dict[str, Dataset],
         answers: Answers,
-        processor: PreTrainedTokenizerBase,
+        processor: Processor,
         resamples: int,
     ) -> dict[str, Scores]:
         """Return {name: scores} of simple rivals on the test split, whose `answers` are given for paired gaps."""
         return {}
 
-    def sample(self, model: PreTrainedModel, processor: PreTrainedTokenizerBase) -> list[str]:
-        """Return a few generations for the report; [] for tasks that generate nothing."""
+    def sample(self, model: PreTrainedModel, processor: Processor) -> list[str] | Picture:
+        """Return a few generations for the report, texts or a grid; [] for tasks that generate nothing.
+
+        Called before and after training, and on the way for a grid: it draws from fixed noise.
+        """
         return []
+
+    def examine(
+        self,
+        model: PreTrainedModel,
+        inputs: dict[str, Dataset],
+        processor: Processor,
+        options: EvaluateOptions,
+    ) -> Examination:
+        """Look at a trained model as a whole: distances, likelihoods, latent space, pictures. On process 0 alone.
+
+        Args:
+            model: in evaluation mode, on its device, without what training wrapped around it.
+            inputs: the splits there are: all of a run, the one that is evaluated of `finetune evaluate`.
+            processor: of the model.
+            options: of the recipe's `evaluate` section.
+        """
+        return Examination()
+
+    def generate(self, model: PreTrainedModel, processor: Processor, count: int, seed: int) -> Generated:
+        """Return `count` generations: texts, or images as uint8 of shape (count, size, size, channels)."""
+        raise UserError(f"task.kind: {self.kind} generates nothing.")
+
+    def interpolate(self, model: PreTrainedModel, processor: Processor, lines: int, steps: int, seed: int) -> Generated:
+        """Return `lines` walks of `steps` generations between two points of the latent space, one after the other."""
+        raise UserError(f"task.kind: {self.kind} has no latent space to walk in.")
+
+    def traverse(self, model: PreTrainedModel, processor: Processor, steps: int, seed: int) -> Generated:
+        """Return a walk of `steps` generations along each of the first 10 latent dimensions, one after the other."""
+        raise UserError(f"task.kind: {self.kind} has no latent space to walk in.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +34,7 @@ def sections(home: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Return a function that makes the sections of a tiny recipe: sections(kind, adapter, train={…}, task={…})."""
 
     def make(kind: str, adapter: str = "whole", **changes: dict[str, Any]) -> dict[str, Any]:
-        given = deepcopy(tiny.TASKS[kind])
-        made: dict[str, Any] = {
-            "task": given["task"],
-            "data": {
-                **{name: str(home / f"{name}.jsonl") for name in ("train", "validation", "test")},
-                "cache_dir": str(home / "cache"),
-                "leakage": "off",
-                "duplicates": "off",
-            },
-            "model": {"path": str(home / given["model"])},
-            "train": {"output_dir": str(tmp_path / "run"), **tiny.SGD},
-            "evaluate": dict(tiny.EVALUATE),
-        }
-        if tiny.ADAPTERS[adapter] is not None:
-            made["adapter"] = dict(tiny.ADAPTERS[adapter] or {})
+        made = tiny.sections(home, tmp_path / "run", kind, adapter)
         for name, options in changes.items():
             made[name] = {**made.get(name, {}), **options}
         return made

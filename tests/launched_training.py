@@ -142,7 +142,7 @@ def main() -> None:
     state = PartialState()
     results |= {"world": state.num_processes, "type": str(state.distributed_type), "device": str(state.device)}
     (FOLDER / f"result-{os.environ['RANK']}.json").write_text(json.dumps(results))
-    leave_group()
+    leave_group(0)
 
 
 if __name__ == "__main__":

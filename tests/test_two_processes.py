@@ -12,7 +12,8 @@ import pytest
 import tiny
 import torch
 import yaml
-from test_equivalence import CELLS, every_cell
+from test_equivalence import every_cell
+from tiny import CELLS
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,19 +33,8 @@ def train_all(profile: str, folder: Path, home: Path) -> Path:
     """Train every cell of the matrix in the two processes of one launch; return the folder of the runs."""
     paths = []
     for kind, adapter in CELLS:
-        made = {
-            "task": tiny.TASKS[kind]["task"],
-            "data": {
-                **{name: str(home / f"{name}.jsonl") for name in ("train", "validation", "test")},
-                "cache_dir": str(home / "cache"), "leakage": "off", "duplicates": "off",
-            },
-            "model": {"path": str(home / tiny.TASKS[kind]["model"])},
-            "train": {"output_dir": str(folder / f"{kind}-{adapter}"), **tiny.SGD,
-                      "per_device_train_batch_size": 8, "per_device_eval_batch_size": 4},
-            "evaluate": tiny.EVALUATE,
-        }  # fmt: skip
-        if tiny.ADAPTERS[adapter]:
-            made["adapter"] = tiny.ADAPTERS[adapter]
+        made = tiny.sections(home, folder / f"{kind}-{adapter}", kind, adapter)
+        made["train"] |= {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 4}
         path = folder / f"{kind}-{adapter}.yaml"
         path.write_text(yaml.safe_dump(made))
         paths.append(str(path))

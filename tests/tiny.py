@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ SGD = {
 }  # fmt: skip
 EVALUATE = {"resamples": 100, "reload": "same", "baselines": False, "reference_rows": 4}
 
-# One tiny recipe a task: every test that runs over all tasks takes it from here.
+# One tiny recipe a task: every test that runs over all tasks takes it from here. "model" is a folder of the fixture
+# `home`, or the options of a model from scratch; "rows" is "{}.jsonl" unless given, with the split's name filled in;
+# "adapters" says with which of ADAPTERS it can be trained; "data" and "train" are put over the defaults.
 TASKS: dict[str, dict[str, Any]] = {
     "text-classification": {"task": {"kind": "text-classification", "max_length": 32}, "model": "bert"},
     "causal-lm": {
@@ -102,3 +105,23 @@ TASKS: dict[str, dict[str, Any]] = {
     },
 }
 ADAPTERS: dict[str, dict[str, Any] | None] = {"whole": None, "lora": {"peft_type": "LORA", "r": 4}}
+CELLS = [(kind, adapter) for kind, given in TASKS.items() for adapter in given.get("adapters", ADAPTERS)]
+
+
+def sections(home: Path, output_dir: Path, kind: str, adapter: str) -> dict[str, Any]:
+    """Return the sections of a tiny recipe, with paths into the folder of the fixture `home`."""
+    given = deepcopy(TASKS[kind])
+    model, rows = given["model"], given.get("rows", "{}.jsonl")
+    made: dict[str, Any] = {
+        "task": given["task"],
+        "data": {
+            **{name: str(home / rows.format(name)) for name in ("train", "validation", "test")},
+            "cache_dir": str(home / "cache"), "leakage": "off", "duplicates": "off", **given.get("data", {}),
+        },
+        "model": {"path": str(home / model)} if isinstance(model, str) else model,
+        "train": {"output_dir": str(output_dir), **SGD, **given.get("train", {})},
+        "evaluate": dict(EVALUATE),
+    }  # fmt: skip
+    if ADAPTERS[adapter] is not None:
+        made["adapter"] = dict(ADAPTERS[adapter] or {})
+    return made

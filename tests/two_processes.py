@@ -11,4 +11,4 @@ from finetune.run import train
 
 for path in sys.argv[1:]:
     train(Recipe.read(path))
-leave_group()
+leave_group(0)

@@ -18,9 +18,13 @@ class EvaluateOptions:
     reference_rows: int = 32  # rows kept with inputs and logits, to compare a reloaded model on
     reload: Literal["fresh", "same"] = "fresh"  # the process in which the saved run is loaded again and compared
     samples: int = 3  # generations shown in the report
+    extractor: str | None = None  # run folder or Hub id of the image classifier in whose features images are compared
+    generated: int = 2000  # images or texts drawn to be compared with the held-out ones
+    importance_samples: int = 200  # a row, behind the importance-weighted likelihood of a VAE
 
     def __post_init__(self) -> None:
-        for name, least in (("resamples", 0), ("reference_rows", 1), ("samples", 0)):
+        leasts = {"resamples": 0, "reference_rows": 1, "samples": 0, "generated": 2, "importance_samples": 1}
+        for name, least in leasts.items():
             if getattr(self, name) < least:
                 raise UserError(f"evaluate.{name} is {getattr(self, name)}; give {least} or more.")
         if 0 < self.resamples < 100:

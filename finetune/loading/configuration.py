@@ -50,6 +50,8 @@ def read_config(source: Source, options: ModelOptions, changes: dict[str, Any]) 
     """Return the configuration that lies at `source`."""
     from transformers import AutoConfig
 
+    import finetune.models  # noqa: F401  # makes our own families known
+
     folder = source.folder
     if folder is not None and source.gguf_file is None and not (folder / "config.json").is_file():
         if not (folder / ADAPTER).is_file():
@@ -80,6 +82,8 @@ def context_length(config: PreTrainedConfig) -> int | None:
 def _new_config(given: dict[str, Any], changes: dict[str, Any]) -> PreTrainedConfig:
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    import finetune.models  # noqa: F401  # makes our own families known
 
     kind = given.pop("model_type", None)
     if kind is None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from finetune.errors import UserError, did_you_mean
 from finetune.task import Task
+
+if TYPE_CHECKING:
+    from finetune.training.trainer import Trainer
 
 TASKS: dict[str, str] = {
     "text-classification": "finetune.tasks.text_classification:TextClassification",
@@ -21,3 +24,9 @@ def task_class(kind: str) -> type[Task]:
         raise UserError(f"task.kind: {kind!r} is not a task; known: {known}.{did_you_mean(kind, TASKS)}")
     module, name = TASKS[kind].split(":")
     return cast("type[Task]", getattr(import_module(module), name))
+
+
+def trainer_class(task: Task | type[Task]) -> type[Trainer]:
+    """Return the class that trains a task."""
+    module, name = task.trainer.split(":")
+    return cast("type[Trainer]", getattr(import_module(module), name))

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from finetune.errors import CheckFailed, UserError
+from finetune.models.noise import FIXED
 from finetune.training import ranks
+from finetune.training.batching import drawn
 from finetune.training.dealing import NO_ROW, Indexed, batches_by_length
 
 if TYPE_CHECKING:
@@ -40,8 +42,9 @@ def all_answers(trainer: Trainer, inputs: Dataset, loader_options: dict[str, Any
     with scoring(trainer) as model:
         for batch in loader:
             index = batch.pop("index")
-            for carried in ("row", "row_id"):
-                batch.pop(carried, None)
+            row, _ = batch.pop("row", None), batch.pop("row_id", None)
+            if trainer.task.draws:  # what is drawn for a row is the same at every evaluation
+                batch |= drawn(args.seed, FIXED, row, progress=1.0)
             answer = trainer.task.answer(model, trainer._prepare_inputs(batch))
             for name, each in {**answer, "index": index}.items():
                 parts.setdefault(name, []).append(each.detach().cpu())

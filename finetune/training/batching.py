@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.models.noise import keys
+
 IGNORED = -100  # the label that torch's cross entropy leaves out
 CARRIED = ("index", "row", "row_id")  # what a batch holds for the trainer and not for the model
 
@@ -28,6 +30,11 @@ def carried(inputs: list[dict[str, Any]]) -> dict[str, Any]:
     if "row_id" in inputs[0]:
         batch["row_id"] = [each["row_id"] for each in inputs]
     return batch
+
+
+def drawn(seed: int, step: int, rows: Tensor, progress: float) -> dict[str, Tensor]:
+    """Return what a loss that draws or follows a schedule is given: see `Task.draws`."""
+    return {"keys": keys(seed, step, rows), "progress": torch.tensor(progress, dtype=torch.float32)}
 
 
 def block_causal_mask(position_ids: Tensor, attention: str, dtype: torch.dtype) -> Tensor | None:

@@ -14,9 +14,10 @@ SHOWN = ("accuracy", "mae", "nll", "perplexity")  # scores told during training,
 
 
 class Progress(TrainerCallback):
-    """Shows step, loss, tokens/s and time left; the scores whenever the model is evaluated."""
+    """Shows step, loss, tokens/s (or images/s) and time left; the scores whenever the model is evaluated."""
 
-    def __init__(self, bar: bool | None = None) -> None:
+    def __init__(self, unit: str = "tokens", bar: bool | None = None) -> None:
+        self.unit = unit
         self.wants_bar = sys.stderr.isatty() if bar is None else bar
         self.bar: Any = None
         self.shown = 0.0
@@ -51,13 +52,13 @@ class Progress(TrainerCallback):
         seconds = max(now - self.started, 1e-9)
         speed = (state.num_input_tokens_seen - self.first_tokens) / seconds
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {loss:.4g}, {speed:,.0f} tokens/s")
+            self.bar.set_postfix_str(f"loss {loss:.4g}, {speed:,.0f} {self.unit}/s")
         elif now - self.shown >= SECONDS or state.global_step >= state.max_steps:
             self.shown = now
             done = state.global_step - self.first
             left = seconds / max(done, 1) * (state.max_steps - state.global_step)
             self._write(
-                f"step {state.global_step}/{state.max_steps}  loss {loss:.4g}  {speed:,.0f} tokens/s  "
+                f"step {state.global_step}/{state.max_steps}  loss {loss:.4g}  {speed:,.0f} {self.unit}/s  "
                 f"{_clock(left)} left"
             )
 

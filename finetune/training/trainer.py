@@ -22,7 +22,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from finetune.errors import CheckFailed, UserError
-from finetune.training import answering, nonfinite, ranks
+from finetune.training import answering, batching, nonfinite, ranks
 from finetune.training.best import likelier
 from finetune.training.callbacks import Progress
 from finetune.training.checkpointed import Checkpointed
@@ -95,7 +95,7 @@ class Trainer(Checkpointed):
         )
         self.remove_callback(PrinterCallback)
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)
-        self.progress = Progress(bar=False if args.disable_tqdm else None)
+        self.progress = Progress(task.unit, bar=False if args.disable_tqdm else None)
         self.add_callback(self.progress)
         self._dealer: Dealer | None = None
         self._lengths: list[int] | None = None
@@ -166,7 +166,10 @@ class Trainer(Checkpointed):
         batches = list(itertools.islice(epoch_iterator, num_batches))
         self._carried, self._losses, weight, tokens = [], [], 0.0, 0
         for batch in batches:
-            index, row_ids, _ = batch.pop("index", None), batch.pop("row_id", []), batch.pop("row", None)
+            index, row_ids, row = batch.pop("index", None), batch.pop("row_id", []), batch.pop("row", None)
+            if self.task.draws:
+                step, most = self.state.global_step, self.state.max_steps
+                batch |= batching.drawn(self.args.seed, step, row, progress=step / most)
             stand_in = index is not None and bool((index == NO_ROW).all())
             self._carried.append(Carried(list(row_ids), stand_in))
             if not stand_in:
