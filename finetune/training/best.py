@@ -5,8 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from finetune.errors import CheckFailed, UserError
+
 if TYPE_CHECKING:
     from transformers import TrainerState, TrainingArguments
+
+
+def check_best(name: str, metrics: dict[str, float], step: int) -> None:
+    """Raise UserError when the score that picks the best checkpoint is not among these, CheckFailed when it is NaN."""
+    if name not in metrics:
+        raise UserError(
+            f"train.metric_for_best_model: {name} is not a score here; known: {', '.join(sorted(metrics))}."
+        )
+    if math.isnan(metrics[name]):
+        raise CheckFailed(f"step {step}: {name}, which picks the best checkpoint, is not a number.")
 
 
 def likelier(metrics: dict[str, float], state: TrainerState, args: TrainingArguments) -> bool:

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
-from finetune.errors import CheckFailed, UserError
+from finetune.errors import UserError
 from finetune.training import answering, batching, nonfinite, ranks
-from finetune.training.best import likelier
+from finetune.training.best import check_best, likelier
 from finetune.training.callbacks import Progress
 from finetune.training.checkpointed import Checkpointed
 from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
@@ -264,7 +264,7 @@ class Trainer(Checkpointed):
         metrics = {f"{metric_key_prefix}_{name}": float(score.value) for name, score in scores.items()}
         best = self.args.metric_for_best_model
         if metric_key_prefix == "eval" and best is not None:
-            self._check_best(f"eval_{best.removeprefix('eval_')}", metrics)
+            check_best(f"eval_{best.removeprefix('eval_')}", metrics, self.state.global_step)
         seconds = time.monotonic() - started
         metrics |= {
             f"{metric_key_prefix}_runtime": seconds,
@@ -279,15 +279,6 @@ class Trainer(Checkpointed):
         if tied := not better and likelier(metrics, self.state, self.args):
             self.state.best_global_step = self.state.global_step
         return better or tied
-
-    def _check_best(self, name: str, metrics: dict[str, float]) -> None:
-        if name not in metrics:
-            raise UserError(
-                f"train.metric_for_best_model: {name} is not a score here; known: {', '.join(sorted(metrics))}."
-            )
-        if math.isnan(metrics[name]):
-            step = self.state.global_step
-            raise CheckFailed(f"step {step}: {name}, which picks the best checkpoint, is not a number.")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log finite numbers; the speed in tokens beside the loss."""
