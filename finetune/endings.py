@@ -35,7 +35,7 @@ def ending(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, FinetuneError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted; the same training resumes from its last checkpoint."
+        return INTERRUPTED, "interrupted; the same training resumes from its last checkpoint, if it has one."
     machine = _machine(error)
     return None if machine is None else (4, machine)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
@@ -77,11 +77,16 @@ def train(recipe: Recipe) -> Path:
 
 
 def _refuse_finished(run: Path, overwrite: bool) -> None:
-    there = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
+    try:
+        there = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
+    except OSError as error:  # a name that is too long
+        raise UserError(f"train.output_dir: {run}: {error.strerror}.") from None
     if not there.is_dir():
         raise UserError(f"train.output_dir: {there} is a file.")
-    if not os.access(there, os.W_OK):
-        raise EnvironmentFailed(f"train.output_dir: nothing can be written into {there}.")
+    try:
+        TemporaryDirectory(dir=there).cleanup()  # asking for rights is not enough: root has them all, in /proc too
+    except OSError as error:
+        raise EnvironmentFailed(f"train.output_dir: nothing can be written into {there} ({error.strerror}).") from None
     if not overwrite and run.exists() and artefact.status(run) == "finished":
         raise UserError(
             f"train.output_dir: {run} holds a finished run. Give another folder, or --overwrite to start anew."

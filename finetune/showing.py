@@ -57,7 +57,7 @@ def _table(title: str, table: Mapping[str, Any], rivals: Mapping[str, Mapping[st
         beside = "".join(f"{_value(rival.get(name)):>12}" for rival in rivals.values())
         lines.append(f"  {name:<{width}}  {_value(score):>8}{_interval(score):<20}{beside}")
     for rival, theirs in rivals.items():
-        gaps = {name: score for name, score in theirs.items() if name.endswith("_gap")}
+        gaps = {name: score for name, score in theirs.items() if name.endswith("_gap") and name[:-4] in shown}
         lines += [f"  {name:<{width}}  {_value(gap):>8}{_interval(gap):<20} over {rival}" for name, gap in gaps.items()]
     return [line.rstrip() for line in lines]
 

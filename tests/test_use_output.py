@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from finetune import showing
 from finetune.cli import main
+from finetune.errors import FinetuneError
 
 
 def test_no_progress_bar_is_written_into_a_log_file(sections: Any, write_recipe: Any, tmp_path: Any):
@@ -38,3 +40,19 @@ def test_one_row_has_a_score_and_no_interval():
 
     assert bootstrap(measure, 1, 100)["mean"].low is None
     assert bootstrap(measure, 2, 100)["mean"].low == 1.0
+
+
+@pytest.mark.parametrize("output_dir", ["x" * 300, "/proc/nowhere/run"])
+def test_a_run_folder_that_cannot_be_made_is_one_line(run: Any, output_dir: str):
+    with pytest.raises(FinetuneError, match=r"^train.output_dir: .*(File name too long|cannot be made|nothing can be)"):
+        run("text-classification", train={"output_dir": output_dir})
+
+
+def test_the_table_shows_no_gap_of_a_score_that_it_leaves_out():
+    score = {"value": 0.5, "low": None, "high": None, "n": 4}
+    rivals = {"majority": {"accuracy": score, "accuracy_gap": score, "micro_f1": score, "micro_f1_gap": score}}
+
+    told = "\n".join(showing._table("test", {"accuracy": score, "micro_f1": score}, rivals))
+
+    assert "accuracy_gap" in told
+    assert "micro_f1" not in told
