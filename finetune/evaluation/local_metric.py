@@ -13,6 +13,7 @@ CLASS = datasets.Value("int64")  # the number of a class, or a count
 NUMBER = datasets.Value("float64")
 LABEL_SET = datasets.List(datasets.Value("int64"))  # 0 or 1 for each label
 CLASS_SCORES = datasets.List(datasets.Value("float64"))  # a logit or a probability for each class
+VECTOR = datasets.List(datasets.Value("float64"))  # the pixels or the features of one row
 
 
 class LocalMetric(evaluate.Metric, ABC):

@@ -15,6 +15,7 @@ METRICS: dict[str, str] = {
     "auroc": "finetune.evaluation.metrics.auroc:Auroc",
     "average_precision": "finetune.evaluation.metrics.average_precision:AveragePrecision",
     "bits_per_byte": "finetune.evaluation.metrics.bits_per_byte:BitsPerByte",
+    "c2st": "finetune.evaluation.metrics.c2st:C2st",
     "confusion_matrix": "finetune.evaluation.metrics.confusion_matrix:ConfusionMatrix",
     "f1": "finetune.evaluation.metrics.f1:F1",
     "hamming_loss": "finetune.evaluation.metrics.hamming_loss:HammingLoss",
@@ -27,6 +28,7 @@ METRICS: dict[str, str] = {
     "perplexity": "finetune.evaluation.metrics.perplexity:Perplexity",
     "spearman": "finetune.evaluation.metrics.spearman:Spearman",
     "subset_accuracy": "finetune.evaluation.metrics.subset_accuracy:SubsetAccuracy",
+    "swd": "finetune.evaluation.metrics.swd:Swd",
 }
 
 
