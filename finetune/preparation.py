@@ -33,7 +33,8 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
 
     splits = load_splits(recipe.data, recipe.task.columns(), wanted)
     task = recipe.task.resolve(splits.rows)
-    recipe = replace(recipe, task=task)
+    # The size that was read off the images goes into the run's recipe: other images are brought to it.
+    recipe = replace(recipe, task=task, data=replace(recipe.data, image=splits.image or recipe.data.image))
     source = splits.rows.get("train")
     texts = (lambda: (text for name in task.columns().texts for text in source[name])) if source else (lambda: iter(()))
     processor = task.load_processor(recipe.model, texts)

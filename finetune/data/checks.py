@@ -28,16 +28,21 @@ def to_table(chunk: Chunk, request: Request, findings: Findings) -> tuple[pa.Tab
 
         def note(at: int, message: str, column: str = column) -> None:
             bad.add(at)
-            findings.faults.add(place, chunk.lines[at], f'column "{column}" {message}')
+            if chunk.files is None:
+                findings.faults.add(place, chunk.lines[at], f'column "{column}" {message}')
+            else:
+                findings.faults.add(chunk.files[at], None, message)
 
-        if name in request.texts:
+        if name == request.image:
+            arrays[name] = image_array(values, note, request, findings)
+        elif name in request.texts:
             arrays[name] = text_array(values, note)
             empty |= empty_texts(arrays[name], bad, note, request.empty_texts)
         elif name == request.label:
             arrays[name] = label_array(values, note, may_miss=name in request.optional)
         else:
             arrays[name] = group_array(values, note)
-    arrays["row_id"] = pa.array([f"{place}:{line}" for line in chunk.lines], pa.string())
+    arrays["row_id"] = pa.array(chunk.files or [f"{place}:{line}" for line in chunk.lines], pa.string())
     table = pa.table(arrays)
     if bad or empty:
         table = table.filter(pa.array([at not in bad and at not in empty for at in range(table.num_rows)]))
@@ -52,6 +57,23 @@ def text_array(values: list[Any], note: Note) -> pa.Array:
     if set(map(type, values)) - {str}:
         values = [value if isinstance(value, str) else None for value in checked(values, (str,), "a text", note)]
     return string_array(values, note)
+
+
+def image_array(values: list[Any], note: Note, request: Request, findings: Findings) -> pa.Array:
+    """Return images as the bytes of their pixels; what is no image that can be used is noted and null."""
+    from finetune.data.pixels import Unfit, square
+
+    def remark(said: str) -> None:
+        findings.remarks[request.piece.place, said] += 1
+
+    squares: list[bytes | None] = []
+    for at, value in enumerate(values):
+        try:
+            squares.append(square(value, request.folder, request.squares, remark))
+        except Unfit as error:
+            note(at, str(error))
+            squares.append(None)
+    return pa.array(squares, pa.large_binary())  # 2 GB are soon reached
 
 
 def checked(values: list[Any], kinds: tuple[type, ...], wanted: str, note: Note) -> list[Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from finetune.data.faults import Faults, listed
 from finetune.data.files import Piece
+from finetune.data.options import ImageOptions
 from finetune.errors import did_you_mean
 
 ROWS = 10_000  # rows of a chunk
+IMAGES = 500  # the same where a row holds an image
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,18 @@ class Request:
     sample_by: str = "document"
     empty_texts: str = "error"
     streaming: bool = False  # a Hub data set is not downloaded whole
+    image: str | None = None  # our name of the column that holds images
+    squares: ImageOptions = field(default_factory=ImageOptions)  # what becomes of them
+
+    @property
+    def rows(self) -> int:
+        """How many rows a chunk has."""
+        return ROWS if self.image is None else IMAGES
+
+    @property
+    def folder(self) -> Path:
+        """Where the paths begin that the piece holds."""
+        return Path() if self.piece.format == "images" else Path(self.piece.path).parent
 
 
 @dataclass
@@ -35,6 +51,7 @@ class Chunk:
     lines: list[int] = field(default_factory=list)
     columns: dict[str, list[Any]] = field(default_factory=dict)
     classes: list[str] | None = None  # the label's names in the order of the data set's own ClassLabel
+    files: list[str] | None = None  # each row's own file, where rows are files
 
 
 @dataclass
@@ -44,6 +61,7 @@ class Findings:
     faults: Faults
     notes: list[str] = field(default_factory=list)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # fingerprints of what is no file here
+    remarks: Counter[tuple[str, str]] = field(default_factory=Counter)  # (place, "were resized …"): images
 
 
 def present_columns(request: Request, known: Iterable[str], line: int | None, faults: Faults) -> dict[str, str] | None:

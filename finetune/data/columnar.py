@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from finetune.data.chunks import ROWS, Chunk, Findings, Request, present_columns
+from finetune.data.chunks import Chunk, Findings, Request, present_columns
 from finetune.data.files import fingerprint, nearest_file
 from finetune.errors import EnvironmentFailed, UserError, did_you_mean
 
@@ -24,7 +24,7 @@ def read_parquet(request: Request, findings: Findings) -> Iterator[Chunk]:
         with parquet.ParquetFile(path) as file:
             columns = present_columns(request, file.schema_arrow.names, None, findings.faults)
             if columns is not None:
-                batches = file.iter_batches(batch_size=ROWS, columns=list(columns.values()))
+                batches = file.iter_batches(batch_size=request.rows, columns=list(columns.values()))
                 yield from chunks(batches, file.schema_arrow, columns, request, findings)
     except (pa.ArrowInvalid, OSError) as error:
         findings.faults.add(path, None, f"is no readable Parquet file: {first_line(error)}")
@@ -125,7 +125,7 @@ def of_dataset(
     if columns is None:
         return
     chosen = dataset.select_columns(list(columns.values()))
-    tables = chosen.with_format("arrow").iter(ROWS)
+    tables = chosen.with_format("arrow").iter(request.rows)
     yield from chunks(tables, chosen.features.arrow_schema, columns, request, findings)
 
 

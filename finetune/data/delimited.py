@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Literal
 
-from finetune.data.chunks import ROWS, Chunk, Findings, Request, present_columns
+from finetune.data.chunks import Chunk, Findings, Request, present_columns
 from finetune.data.decoding import open_text
 from finetune.data.faults import listed, shown
 
@@ -41,7 +41,7 @@ def read_records(reader: Iterator[list[str]], request: Request, findings: Findin
         return
     wanted = {ours: header.index(theirs) for ours, theirs in request.columns.items() if theirs in header}
     records, any_rows = whole_records(reader, header, request, findings), False
-    while rows := list(itertools.islice(records, ROWS)):
+    while rows := list(itertools.islice(records, request.rows)):
         any_rows = True
         yield Chunk([line for line, _ in rows], {ours: [cells[at] for _, cells in rows] for ours, at in wanted.items()})
     if not any_rows and not len(findings.faults):

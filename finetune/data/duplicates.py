@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +18,20 @@ def normal_text(text: str) -> str:
     return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).casefold().split())
 
 
+def comparable(value: str | bytes) -> str:
+    """Return what equal texts, or equal images, have in common and others have not."""
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else normal_text(value)
+
+
+def thing(table: pa.Table, texts: Sequence[str]) -> str:
+    """Return what is compared, in a word."""
+    kinds = [table.schema.field(name).type for name in texts if name in table.column_names]
+    return "image" if pa.types.is_large_binary(kinds[0]) else "text"
+
+
 def normal_texts(table: pa.Table, texts: Sequence[str]) -> list[str]:
-    """Return one comparable text a row, all text columns in one."""
-    columns = [[normal_text(text) for text in table.column(name).to_pylist()] for name in texts]
+    """Return one comparable text a row, all text columns in one; of an image, the digest of its pixels."""
+    columns = [[comparable(value) for value in table.column(name).to_pylist()] for name in texts]
     return columns[0] if len(columns) == 1 else ["\x1f".join(parts) for parts in zip(*columns, strict=True)]
 
 
@@ -44,7 +56,8 @@ def settle_duplicates(
     if clashes:
         row, before = clashes[0]
         both = f"{shown(labels[before], 20)} and {shown(labels[row], 20)}"
-        notes.append(described(table, clashes, split, f"have the text of an earlier row and another label ({both})"))
+        what = f"have the {thing(table, texts)} of an earlier row and another label ({both})"
+        notes.append(described(table, clashes, split, what))
     if policy == "error" and notes:
         raise UserError(f"{'; '.join(notes)}; remove them, or set data.duplicates: drop or warn")
     if policy == "drop" and copies:

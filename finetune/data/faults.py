@@ -46,9 +46,12 @@ class Faults:
             self.raise_any()
 
     def add_at(self, row_id: str, message: str) -> None:
-        """Note a mistake in the row "file:line"."""
+        """Note a mistake in the row "file:line", or in a file that is a row."""
         file, _, line = row_id.rpartition(":")
-        self.add(file, int(line), message)
+        if line.isdecimal():
+            self.add(file, int(line), message)
+        else:
+            self.add(row_id, None, message)
 
     def raise_any(self) -> None:
         """Raise UserError if a mistake was noted: the first in full, the places of the others."""

@@ -23,7 +23,10 @@ SUFFIXES = {  # end of a file's name, .gz aside: how it is read
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
+    ".npz": "npz",
 }
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+IDX = re.compile(r"[-.]idx\d-ubyte$")  # train-images-idx3-ubyte, train-images.idx3-ubyte
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Piece:
     """One thing that is read: a file, a folder or a Hub data set, and the source that named it."""
 
     path: str  # as the reader wrote it
-    format: str  # a value of SUFFIXES, "folder" or "hub"
+    format: str  # a value of SUFFIXES, "idx", "images" (a folder or glob of them), "folder" or "hub"
     source: Source
     split: str  # train, validation or test
 
@@ -59,13 +62,19 @@ def named_sources(given: Any, split: str) -> list[Source]:
     return sources
 
 
-def find_pieces(source: Source, split: str, options: DataOptions) -> list[Piece]:
-    """Return what a source's path stands for: the files of a glob in the order of their names, or one thing."""
+def find_pieces(source: Source, split: str, options: DataOptions, images: bool = False) -> list[Piece]:
+    """Return what a source's path stands for: the files of a glob in the order of their names, or one thing.
+
+    Args:
+        images: a folder that `save_to_disk` did not write is one of image files.
+    """
     path, where = source.path, f"data.{split}: {source.path}"
     if not path.strip():
         raise UserError(f"data.{split}: the path is empty; name a file, a glob, a folder or a Hub id")
     if Path(path).is_dir():
         if not any((Path(path) / name).exists() for name in ("dataset_info.json", "dataset_dict.json")):
+            if images:
+                return [Piece(of_split(path, source.split or split), "images", source, split)]
             raise UserError(f"{where} is a folder that save_to_disk did not write; name its files, e.g. {path}/*.csv")
         return [Piece(path, "folder", source, split)]
     if Path(path).is_file():
@@ -74,29 +83,50 @@ def find_pieces(source: Source, split: str, options: DataOptions) -> list[Piece]
         found = sorted(match for match in glob.glob(path, recursive=True) if Path(match).is_file())
         if not found:
             raise UserError(f"{where}: no file matches")
-        return [Piece(match, known_format(match, split), source, split) for match in found]
+        pieces = [Piece(match, known_format(match, split), source, split) for match in found]
+        return [Piece(path, "images", source, split)] if {each.format for each in pieces} == {"images"} else pieces
     if is_hub_id(path):
         return [Piece(path, "hub", replace(source, revision=source.revision or options.revision), split)]
     raise UserError(f"{where}: no such file.{nearest_file(path)}")
+
+
+def of_split(path: str, split: str) -> str:
+    """Return the sub-folder of a split, where a folder of images holds nothing but folders of splits."""
+    names = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+    folders = {item.name: item for item in Path(path).iterdir() if item.is_dir() and not item.name.startswith(".")}
+    known = {name for several in names.values() for name in several}
+    if not folders or not {name.lower() for name in folders} <= known:
+        return path
+    found = [str(item) for name, item in folders.items() if name.lower() in names.get(split, (split,))]
+    if not found:
+        raise UserError(
+            f"data.{split}: {path} holds folders of the splits {', '.join(sorted(folders))}, none of {split}"
+        )
+    return found[0]
 
 
 def known_format(path: str, split: str) -> str:
     """Return how a file is read, by the end of its name."""
     name = path.lower().removesuffix(".gz")
     suffix = Path(name).suffix
+    if IDX.search(name):
+        return "idx"
+    if suffix in IMAGES and name == path.lower():
+        return "images"
     if suffix not in SUFFIXES:
         hint = " Save the sheet as CSV." if suffix in (".xlsx", ".xls", ".ods") else did_you_mean(suffix, SUFFIXES)
         raise UserError(
             f"data.{split}: {path}: {suffix or 'no suffix'} is no known format ({', '.join(SUFFIXES)}).{hint}"
         )
-    if name != path.lower() and SUFFIXES[suffix] in ("parquet", "arrow"):
+    if name != path.lower() and SUFFIXES[suffix] in ("parquet", "arrow", "npz"):
         raise UserError(f"data.{split}: {path}: unpack it first; {suffix} files are not read through gzip")
     return SUFFIXES[suffix]
 
 
 def is_hub_id(path: str) -> bool:
     """Say whether a path that does not exist here has the form of a Hub id, "name" or "owner/name"."""
-    if Path(path.lower().removesuffix(".gz")).suffix in SUFFIXES or Path(path.split("/")[0]).is_dir():
+    name = path.lower().removesuffix(".gz")
+    if Path(name).suffix in (*SUFFIXES, *IMAGES) or IDX.search(name) or Path(path.split("/")[0]).is_dir():
         return False
     return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) is not None
 

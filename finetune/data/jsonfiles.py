@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from finetune.data.chunks import ROWS, Chunk, Findings, Request, present_columns
+from finetune.data.chunks import Chunk, Findings, Request, present_columns
 from finetune.data.decoding import open_text
 from finetune.data.faults import listed, shown
 
@@ -120,7 +120,7 @@ def collect(objects: Iterator[tuple[int, Any]], request: Request, findings: Find
             chunk.columns[ours].append(cell)
         for ours, theirs in optional.items():
             chunk.columns[ours].append(value.get(theirs))
-        if len(chunk.lines) == ROWS:
+        if len(chunk.lines) == request.rows:
             yield chunk
             chunk = Chunk(columns={ours: [] for ours in request.columns})
     if not any_rows and not len(faults):

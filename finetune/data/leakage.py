@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from finetune.data.duplicates import normal_texts
+from finetune.data.duplicates import normal_texts, thing
 from finetune.data.options import DataOptions
 from finetune.data.similarity import NearIndex
 from finetune.errors import UserError
@@ -26,6 +26,7 @@ class Leak:
     same: list[tuple[str, str]] = field(default_factory=list)  # equal text, equal label (or no labels)
     clashing: list[tuple[str, str]] = field(default_factory=list)  # equal text, another label
     near: list[tuple[str, str]] = field(default_factory=list)  # nearly equal text
+    what: str = "text"  # or "image": those are compared by their pixels, exactly
 
     @property
     def exact_share(self) -> float:
@@ -43,7 +44,9 @@ class Leak:
         kinds = ((self.same, "equal"), (self.clashing, "equal but for another label"), (self.near, "nearly equal"))
         found = [(pairs, kind) for pairs, kind in kinds if pairs]
         if not found:
-            return f"leakage: none; {compared} compared, exactly and by MinHash"
+            return (
+                f"leakage: none; {compared} compared, {'exactly and by MinHash' if self.what == 'text' else 'exactly'}"
+            )
         counts = ", ".join(
             f"{len(pairs):,} ({len(pairs) / self.rows:.1%}) {kind}, {pairs[0][0]} = {pairs[0][1]}"
             for pairs, kind in found
@@ -52,7 +55,7 @@ class Leak:
 
 
 def find_leaks(tables: dict[str, pa.Table], texts: Sequence[str], label: str | None, threshold: float) -> list[Leak]:
-    """Hold every later split against every earlier one, each row, exactly and by MinHash.
+    """Hold every later split against every earlier one, each row, exactly and, if it is of texts, by MinHash.
 
     Validation was cut out of train with equal and nearly equal texts on one side when its rows are Holdout's; then the
     comparison is the proof.
@@ -61,9 +64,10 @@ def find_leaks(tables: dict[str, pa.Table], texts: Sequence[str], label: str | N
     keys = {name: normal_texts(tables[name], texts) for name in known}
     leaks = []
     for at, later in enumerate(known[1:], 1):
-        index = NearIndex(threshold, dict.fromkeys(keys[later]))
+        what = thing(tables[later], texts)
+        index = NearIndex(threshold, dict.fromkeys(keys[later]) if what == "text" else ())
         for earlier in known[:at]:
-            leak = Leak(earlier, later, tables[later].num_rows, tables[earlier].num_rows)
+            leak = Leak(earlier, later, tables[later].num_rows, tables[earlier].num_rows, what=what)
             compare(leak, (tables[earlier], keys[earlier]), (tables[later], keys[later]), label, index)
             leaks.append(leak)
     return leaks
@@ -110,7 +114,7 @@ def settle_leaks(leaks: list[Leak], options: DataOptions) -> list[str]:
             if share > limit:
                 first = next(pairs[0] for pairs in (leak.same, leak.clashing, leak.near) if pairs)
                 raise UserError(
-                    f"{first[0]}: the text is that of {first[1]}; {leak.sentence()}; that is more than "
+                    f"{first[0]}: the {leak.what} is that of {first[1]}; {leak.sentence()}; that is more than "
                     f"data.{name} {limit:.1%}; remove them from {leak.earlier}, or set data.leakage: warn"
                 )
     return [leak.sentence() for leak in leaks]

@@ -40,6 +40,32 @@ class Holdout:
 
 
 @dataclass(frozen=True)
+class ImageOptions:
+    """How images become squares of one size. What is left out is read off the images."""
+
+    size: int | None = None  # pixels a side, 8 to 256; left out: the images' own, if all are square and equal
+    channels: Literal[1, 3] | None = None  # 1 grey, 3 colour; left out: colour if any image has colour
+    fit: Literal["pad", "crop", "stretch"] = "pad"  # makes a square of an image that is none
+    background: str = "white"  # behind transparent pixels, and what `pad` adds; a name, or "#rrggbb"
+
+    def __post_init__(self) -> None:
+        from PIL import ImageColor
+
+        if self.size is not None and not SIZES[0] <= self.size <= SIZES[1]:
+            raise UserError(f"data.image.size is {self.size}; it must lie between {SIZES[0]} and {SIZES[1]} pixels")
+        try:
+            ImageColor.getrgb(self.background)
+        except ValueError:
+            near = did_you_mean(self.background, ImageColor.colormap)
+            raise UserError(
+                f'data.image.background is {self.background}; give the name of a colour or "#rrggbb".{near}'
+            ) from None
+
+
+SIZES = (8, 256)  # the least and the greatest side of an image, pixels
+
+
+@dataclass(frozen=True)
 class DataOptions:
     """Where rows come from, and what is checked before anything is trained on them."""
 
@@ -49,6 +75,7 @@ class DataOptions:
     test: str | Source | list[str] | list[Source] | None = None
     columns: dict[str, str] = field(default_factory=dict)  # our name: the file's name
     revision: str | None = None  # of Hub data sets
+    image: ImageOptions | None = None  # of tasks on images
     sample_by: Literal["line", "paragraph", "document"] = "document"  # plain text files only
     encoding: str = "utf-8"
     empty_texts: Literal["error", "drop"] = "error"  # rows with nothing but white space in a text

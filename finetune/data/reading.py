@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from finetune.data.arrays import read_idx, read_npz
 from finetune.data.checks import to_table
 from finetune.data.chunks import Chunk, Findings, Request
 from finetune.data.columnar import read_arrow, read_hub, read_parquet, read_saved
 from finetune.data.delimited import read_delimited
 from finetune.data.files import Piece, fingerprint
+from finetune.data.imagefiles import read_images
 from finetune.data.jsonfiles import read_json
 from finetune.data.labels import settle_labels
-from finetune.data.options import DataOptions
+from finetune.data.options import DataOptions, ImageOptions
 from finetune.data.plain import read_text
 from finetune.errors import EnvironmentFailed, UserError, did_you_mean
 from finetune.task import Columns
@@ -26,6 +29,9 @@ READERS: dict[str, Callable[[Request, Findings], Iterator[Chunk]]] = {
     "text": read_text,
     "parquet": read_parquet,
     "arrow": read_arrow,
+    "npz": read_npz,
+    "idx": read_idx,
+    "images": read_images,
     "folder": read_saved,
     "hub": read_hub,
 }
@@ -54,7 +60,7 @@ def request_for(
     optional: frozenset[str] = frozenset(),
 ) -> Request:
     """Return what to read of a piece: the task's columns under the names that the piece has for them."""
-    wanted = [name for name in (*columns.texts, columns.label, group) if name is not None]
+    wanted = [name for name in (*columns.texts, columns.image, columns.label, group) if name is not None]
     for where, mapping in (("data.columns", options.columns), (f"columns of {piece.path}", piece.source.columns)):
         for name in mapping:
             if name not in wanted and name != columns.label:
@@ -71,11 +77,17 @@ def request_for(
         sample_by=options.sample_by,
         empty_texts=options.empty_texts,
         streaming=options.streaming and piece.split == "train",
+        image=columns.image,
+        squares=options.image or ImageOptions(),
     )
 
 
 def read_reads(request: Request, findings: Findings) -> Iterator[Read]:
     """Give checked rows, some thousand at a time."""
+    unread = unreadable(request)
+    if unread:
+        findings.faults.add(request.piece.path, None, unread)
+        return
     try:
         for chunk in READERS[request.piece.format](request, findings):
             if chunk.lines:
@@ -83,6 +95,15 @@ def read_reads(request: Request, findings: Findings) -> Iterator[Read]:
                 yield Read(request.piece, table, table.num_rows + dropped, chunk.classes)
     except PermissionError as error:
         raise EnvironmentFailed(f"{request.piece.path}: may not be read ({error.strerror})") from error
+
+
+def unreadable(request: Request) -> str | None:
+    """Return why a file's format cannot hold what the task reads, or None."""
+    if request.piece.format in ("npz", "idx", "images") and request.image is None:
+        return f"holds images, and the task reads {', '.join(request.texts)}; name a file of texts"
+    if request.image is not None and request.piece.format == "text":
+        return "is plain text, and the task reads images; name a folder of images, or CSV or JSONL with their paths"
+    return None
 
 
 def read_piece(request: Request, findings: Findings) -> Read:
@@ -95,8 +116,19 @@ def read_piece(request: Request, findings: Findings) -> Read:
     if not parts:
         table = pa.table({name: pa.array([], pa.string()) for name in (*request.columns, "row_id")})
     facts = findings.facts.get(piece.place) or fingerprint(piece.path)
+    if request.image is not None:  # paths in a file lead to others, and labels lie beside images
+        facts = {**facts, "content": content_digest(table)}
     findings.facts[piece.place] = {**facts, "rows": rows}
     return Read(piece, table, rows, parts[0].classes if parts else None)
+
+
+def content_digest(table: pa.Table) -> str:
+    """Return the sha256 of all values of a table, row ids aside."""
+    digest = hashlib.sha256()
+    for name in sorted(set(table.column_names) - {"row_id"}):
+        for value in table.column(name).to_pylist():
+            digest.update(value if isinstance(value, bytes) else f"{value}\0".encode())
+    return digest.hexdigest()
 
 
 def join(tables: list[pa.Table]) -> pa.Table:

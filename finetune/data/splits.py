@@ -18,9 +18,10 @@ from finetune.data.files import find_pieces, named_sources
 from finetune.data.labels import alike_labels, settle_labels
 from finetune.data.leakage import find_leaks, settle_leaks
 from finetune.data.mixture import mix
-from finetune.data.options import DataOptions, Holdout, Source
+from finetune.data.options import DataOptions, Holdout, ImageOptions, Source
 from finetune.data.reading import Read, join, read_piece, request_for
 from finetune.data.splitting import hold_out
+from finetune.data.squares import remarked, settle_images
 from finetune.data.streaming import stream_note, stream_sources
 from finetune.errors import UserError
 from finetune.task import Columns
@@ -35,6 +36,7 @@ class Splits:
     ledger: list[dict[str, Any]] = field(default_factory=list)  # {"split", "step", "before", "after"}, rows
     notes: list[str] = field(default_factory=list)  # sentences to print
     fingerprints: dict[str, dict[str, Any]] = field(default_factory=dict)  # file: {"sha256", "bytes", "rows"}
+    image: ImageOptions | None = None  # data.image, with the size and the channels that were read off the images
 
 
 def load_splits(
@@ -60,9 +62,16 @@ class Loading:
     tables: dict[str, pa.Table] = field(default_factory=dict)
     result: Splits = field(default_factory=Splits)
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The columns whose equality makes two rows equal."""
+        return self.columns.texts or ((self.columns.image,) if self.columns.image else ())
+
     def load(self, wanted: tuple[str, ...]) -> Splits:
         """Take every step in its order."""
         options, held = self.options, isinstance(self.options.validation, Holdout)
+        if options.streaming and self.columns.image is not None:
+            raise UserError("data.streaming: images are read whole; leave it out")
         given = {"train": options.train, "validation": None if held else options.validation, "test": options.test}
         if options.train is None and ("train" in wanted or (held and "validation" in wanted)):
             raise UserError("data.train is missing; name a file, a glob, a folder or a Hub id")
@@ -86,7 +95,7 @@ class Loading:
     def requests(self, split: str, sources: list[Source]) -> list[list[Request]]:
         """Return what is read for a split: for each source, its pieces. No file is named twice."""
         group = self.options.validation.group if isinstance(self.options.validation, Holdout) else None
-        pieces = [find_pieces(source, split, self.options) for source in sources]
+        pieces = [find_pieces(source, split, self.options, self.columns.image is not None) for source in sources]
         seen: set[str] = set()
         for piece in (piece for source in pieces for piece in source):
             if piece.place in seen:
@@ -105,6 +114,10 @@ class Loading:
         if self.columns.label is not None:
             settle_labels(reads, self.columns.label, self.findings.faults)
         self.findings.faults.raise_any()
+        if self.columns.image is not None:
+            given = self.options.image or ImageOptions()
+            self.result.image, notes = settle_images(reads, self.columns.image, given)
+            self.findings.notes += [*remarked(self.findings), *notes]
         if not self.options.streaming:  # a stream has names
             keep_class_order(reads, self.columns.label)
         self.result.notes += self.findings.notes
@@ -134,7 +147,7 @@ class Loading:
                 self.result.notes += alike_labels(table.column(self.columns.label))
             self.result.notes += [note] if note else []
             before, policy = len(table), self.options.duplicates
-            table, notes = settle_duplicates(table, self.columns.texts, self.columns.label, name, policy)
+            table, notes = settle_duplicates(table, self.compared, self.columns.label, name, policy)
             if len(table) < before:
                 self.note(name, "duplicates dropped", before, len(table))
             self.result.notes += notes
@@ -143,10 +156,8 @@ class Loading:
     def split(self, holdout: Holdout) -> None:
         """Cut validation out of train."""
         options, whole = self.options, self.tables["train"]
-        threshold = None if options.leakage == "off" else options.near_duplicates
-        train, validation, notes = hold_out(
-            whole, holdout, self.columns.texts, self.columns.label, options.seed, threshold
-        )
+        threshold = None if options.leakage == "off" or self.columns.image else options.near_duplicates
+        train, validation, notes = hold_out(whole, holdout, self.compared, self.columns.label, options.seed, threshold)
         self.note("train", "held out for validation", len(whole), len(train))
         self.note("validation", "held out of train", len(whole), len(validation))
         self.result.notes += notes
@@ -163,7 +174,7 @@ class Loading:
         """Look for rows that two splits share."""
         if self.options.leakage == "off" or len(self.tables) < 2:
             return
-        leaks = find_leaks(self.tables, self.columns.texts, self.columns.label, self.options.near_duplicates)
+        leaks = find_leaks(self.tables, self.compared, self.columns.label, self.options.near_duplicates)
         self.result.notes += settle_leaks(leaks, self.options)
 
     def finish(self, wanted: tuple[str, ...]) -> Splits:
@@ -199,11 +210,13 @@ def read_rows(path: str, options: DataOptions, columns: Columns) -> datasets.Dat
     """
     optional = frozenset(() if columns.label is None else (columns.label,))
     findings, reads = Findings(Faults()), []
-    for piece in find_pieces(Source(path=path, revision=options.revision), "test", options):
+    for piece in find_pieces(Source(path=path, revision=options.revision), "test", options, columns.image is not None):
         reads.append(read_piece(request_for(piece, options, columns, optional=optional), findings))
     if columns.label is not None:
         settle_labels(reads, columns.label, findings.faults)
     findings.faults.raise_any()
+    if columns.image is not None:
+        settle_images(reads, columns.image, options.image or ImageOptions())
     table = join([read.table for read in reads])
     if columns.label in table.column_names and table.column(columns.label).null_count:
         table = table.drop_columns([columns.label])

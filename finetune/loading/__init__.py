@@ -1,6 +1,7 @@
 """Where models and tokenizers come from: Hub, folder, package, GGUF file, finished run, or from scratch."""
 
 from finetune.loading.configuration import context_length, load_config
+from finetune.loading.image_processor import load_image_processor
 from finetune.loading.options import ModelOptions
 from finetune.loading.padding import set_padding
 from finetune.loading.source import source_folder
@@ -12,6 +13,7 @@ __all__ = [
     "announce",
     "context_length",
     "load_config",
+    "load_image_processor",
     "load_pretrained",
     "load_tokenizer",
     "resolved_revision",

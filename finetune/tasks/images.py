@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.squares import shape_of
+from finetune.errors import UserError
 from finetune.task import Encoded
+from finetune.tasks import labels as label_rules
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from datasets import Dataset
+    from torch import Tensor
 
     from finetune.task import Batch
 
+__all__ = ["Collate", "encode_images", "flipped", "resolve_shape", "shape_of"]
 
-def shape_of(image: bytes) -> tuple[int, int]:
-    """Return (size, channels) of a square image of uint8: no length is a square and three times a square."""
-    for channels in (1, 3):
-        size = math.isqrt(len(image) // channels)
-        if size * size * channels == len(image):
-            return size, channels
-    raise ValueError(f"{len(image)} bytes are no square image of one or three channels")
+FLIP = 0x666C6970  # the stream of random numbers that says which images are flipped
+
+
+def resolve_shape(splits: dict[str, Dataset], image: str) -> tuple[int, int]:
+    """Return (size, channels) of the images of all splits.
+
+    Raises:
+        UserError: there are no images, or those of two splits differ.
+    """
+    shapes = {name: shape_of(rows[image][0]) for name, rows in splits.items() if len(rows)}
+    if not shapes:
+        raise UserError("data.train: holds no images.")
+    if len(set(shapes.values())) > 1:
+        said = ", ".join(f"{name} {size} x {size} x {channels}" for name, (size, channels) in shapes.items())
+        raise UserError(f"data.image: the splits have images of several shapes ({said}); give size and channels.")
+    return next(iter(shapes.values()))
+
+
+def flipped(pixel_values: Tensor, keys: Tensor) -> Tensor:
+    """Return the images with every second one or so mirrored, left to right.
+
+    Which ones is a function of the keys alone: the same however a batch is cut.
+
+    Args:
+        pixel_values: shape (batch, channels, height, width).
+        keys: shape (batch,), int64, as `finetune.models.noise.keys` returns them.
+    """
+    from finetune.models.noise import uniform
+
+    turn = uniform(keys, 1, FLIP)[:, 0] < 0.5
+    return pixel_values.flip(-1).where(turn[:, None, None, None], pixel_values)
 
 
 def encode_images(rows: Dataset, image: str, column: str | None = None, names: tuple[str, ...] = ()) -> Encoded:
@@ -32,6 +62,7 @@ def encode_images(rows: Dataset, image: str, column: str | None = None, names: t
         column: the column of the class, or None; rows without it give inputs without it.
         names: the names of the classes, in the order of their numbers.
     """
+    import pyarrow as pa
     from datasets import Dataset as Table
 
     table: dict[str, Any] = {
@@ -41,12 +72,11 @@ def encode_images(rows: Dataset, image: str, column: str | None = None, names: t
         "length": [1] * len(rows),
     }
     if column is not None and column in rows.column_names:
-        number = {name: place for place, name in enumerate(names)}
-        table[column] = [number[str(each)] for each in rows[column]]
+        of_class = label_rules.class_names(rows, column)
+        batch = {"row_id": table["row_id"], column: rows[column][:]}
+        table[column] = label_rules.targets_of(batch, column, names, "single", None, of_class)
     count = len(rows)
     facts = {"rows": count, "inputs": count, "tokens": count, "cut": 0, "cut_share": 0.0, "dropped": 0, "limit": 1}
-    import pyarrow as pa
-
     return Encoded(Table(pa.table(table)), facts)
 
 
@@ -54,8 +84,8 @@ def encode_images(rows: Dataset, image: str, column: str | None = None, names: t
 class Collate:
     """Makes a batch: `pixel_values` float32 (batch, channels, size, size), (pixel / 255 - mean) / std."""
 
-    mean: float
-    std: float
+    mean: float | Sequence[float]  # one for all channels, or one a channel
+    std: float | Sequence[float]
     column: str | None = None  # of the inputs: the class
     name: str = "labels"  # what the model calls it; "condition" for a generative one
 
@@ -67,7 +97,8 @@ class Collate:
         size, channels = shape_of(inputs[0]["image"])
         raw = torch.frombuffer(bytearray(b"".join(each["image"] for each in inputs)), dtype=torch.uint8)
         pixels = raw.view(len(inputs), size, size, channels).permute(0, 3, 1, 2).float() / 255
-        batch: Batch = {"pixel_values": ((pixels - self.mean) / self.std).contiguous(), **carried(inputs)}
+        mean, std = (torch.tensor(each, dtype=torch.float32).view(-1, 1, 1) for each in (self.mean, self.std))
+        batch: Batch = {"pixel_values": ((pixels - mean) / std).contiguous(), **carried(inputs)}
         if self.column is not None and self.column in inputs[0]:
             batch[self.name] = torch.tensor([each[self.column] for each in inputs])
         return batch
