@@ -53,3 +53,10 @@ def test_the_numbers_are_uniform_and_normal():
     assert stats.kstest(normal.flatten().numpy(), "norm").pvalue > 1e-3
     between = np.corrcoef(normal.numpy().T) - np.eye(15)
     assert np.abs(between).max() < 0.1
+
+
+def test_streams_of_any_number_are_independent():
+    keys = noise.keys(5, 3, torch.arange(200))
+    drawn = [noise.uniform(keys, 10, stream).flatten().numpy() for stream in (0, 1, 2, 12, 1000)]
+
+    assert np.abs(np.corrcoef(np.stack(drawn)) - np.eye(5)).max() < 0.1

@@ -8,6 +8,19 @@ from __future__ import annotations
 
 def register() -> None:
     """Make every family known to transformers' Auto classes."""
+    from transformers import AutoConfig, AutoModel
+
+    from finetune.models.gan import GANConfig, Generator
+    from finetune.models.text_vae import TextVAE, TextVAEConfig
+    from finetune.models.vae import VAE
+    from finetune.models.vae_config import VAEConfig
+
+    AutoConfig.register("finetune-gan", GANConfig)
+    AutoModel.register(GANConfig, Generator)
+    AutoConfig.register("finetune-vae", VAEConfig)
+    AutoModel.register(VAEConfig, VAE)
+    AutoConfig.register("finetune-text-vae", TextVAEConfig)
+    AutoModel.register(TextVAEConfig, TextVAE)
 
 
 register()

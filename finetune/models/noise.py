@@ -35,7 +35,7 @@ def uniform(keys: Tensor, count: int, stream: int = 0) -> Tensor:
         stream: numbers of different streams are independent; one for each purpose.
     """
     places = torch.arange(1, count + 1, device=keys.device, dtype=torch.int64) * GOLDEN
-    bits = _mixed(_mixed(keys + stream * MIX[0])[:, None] + places[None])
+    bits = _mixed(_mixed(keys + _wrapped(stream * MIX[0]))[:, None] + places[None])
     return ((bits >> 40 & 0xFFFFFF).to(torch.float32) + 0.5) * 2.0**-24
 
 
@@ -45,6 +45,11 @@ def normal(keys: Tensor, count: int, stream: int = 0) -> Tensor:
     both = uniform(keys, 2 * half, stream)
     radius, angle = torch.sqrt(-2.0 * torch.log(both[:, :half])), 2.0 * math.pi * both[:, half:]
     return torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)), dim=1)[:, :count]
+
+
+def _wrapped(value: int) -> int:
+    """Return a whole number as the signed 64-bit one that it overflows to."""
+    return (value + 2**63) % 2**64 - 2**63
 
 
 def _mixed(value: Tensor) -> Tensor:
