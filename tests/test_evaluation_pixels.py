@@ -42,12 +42,13 @@ def test_a_shift_moves_the_sliced_distance_by_its_length_along_the_directions(dr
 
 def test_the_jackknife_of_a_mean_is_its_textbook_standard_error(draw):
     first, second = draw.normal(size=(200, 1)), draw.normal(size=(100, 1))
-    score = jackknife(lambda one, two: float(one.mean() - two.mean()), first, second, groups=1000)
-    pairs = [each.reshape(-1, 2).mean(axis=1) for each in (first[:, 0], second[:, 0])]
+    score = jackknife(lambda one, two: float(first[one].mean() - second[two].mean()), 200, 100, groups=1000)
+    # Left out are pairs of rows: i and i + n / 2.
+    pairs = [each.reshape(2, -1).mean(axis=0) for each in (first, second)]
     expected = np.sqrt(sum(each.var(ddof=1) / len(each) for each in pairs))
 
     assert score.n == 200
-    assert score.high - score.value == pytest.approx(norm.ppf(0.975) * expected, rel=0.1)
+    assert score.high - score.value == pytest.approx(norm.ppf(0.975) * expected, rel=1e-6)
 
 
 def test_equal_sets_cannot_be_told_apart_and_shifted_ones_can(draw):
