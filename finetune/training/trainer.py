@@ -29,6 +29,7 @@ from finetune.training.checkpointed import Checkpointed
 from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
 from finetune.training.options import TrainOptions, resume_stamp
 from finetune.training.param_groups import give_head_its_own_rate
+from finetune.training.snapshots import Snapshots
 from finetune.training.world import check_world
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Trainer(Checkpointed):
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)
         self.progress = Progress(task.unit, bar=False if args.disable_tqdm else None)
         self.add_callback(self.progress)
+        if task.unit == "images":
+            self.add_callback(Snapshots(self, processor))
         self._dealer: Dealer | None = None
         self._lengths: list[int] | None = None
         self._carried: list[Carried] = []
@@ -107,6 +110,10 @@ class Trainer(Checkpointed):
     def history(self) -> list[dict[str, Any]]:
         """What was logged, by step: loss, gradient norm, learning rate, tokens/s, scores; finite numbers only."""
         return [dict(each) for each in self.state.log_history]
+
+    def sampled_model(self) -> Any:
+        """Return the model that draws what is shown while it trains."""
+        return self.accelerator.unwrap_model(self.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """See `Checkpointed.train`."""

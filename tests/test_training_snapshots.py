@@ -1,0 +1,57 @@
+"""Pictures of what a generator draws while it learns: there, alike, and without a trace in the training."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import TrainerControl, TrainerState
+
+from finetune.task import Picture
+from finetune.training.snapshots import Snapshots
+
+
+class Drawing:
+    """A task whose picture is noise of the global generator and the mode of the model."""
+
+    def sample(self, model, processor):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        return Picture((torch.rand(4, 6, 3) * 255).to(torch.uint8).numpy(), "drawn")
+
+
+@pytest.fixture
+def look(tmp_path):
+    model = torch.nn.Dropout().train()
+    trainer = SimpleNamespace(task=Drawing(), sampled_model=lambda: model)
+    args = SimpleNamespace(output_dir=str(tmp_path), seed=3)
+
+    def go(step, first=True, task=None):
+        trainer.task = task or trainer.task
+        state = TrainerState(global_step=step, is_world_process_zero=first)
+        Snapshots(trainer, None).on_evaluate(args, state, TrainerControl())
+        assert model.training
+        return sorted(path.name for path in tmp_path.glob("samples/*"))
+
+    return go
+
+
+def test_each_look_draws_from_the_same_noise_and_leaves_the_random_numbers_alone(look, tmp_path):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+
+    assert look(5) == ["step-000005.png"]
+    assert look(12) == ["step-000005.png", "step-000012.png"]
+    assert torch.equal(torch.get_rng_state(), before)
+    first, second = (Image.open(tmp_path / "samples" / name) for name in ("step-000005.png", "step-000012.png"))
+    assert (np.asarray(first) == np.asarray(second)).all()
+    assert first.text["Description"] == "drawn"
+
+
+def test_other_processes_step_zero_and_texts_leave_no_picture(look):
+    assert look(5, first=False) == []
+    assert look(0) == []
+    assert look(5, task=SimpleNamespace(sample=lambda model, processor: ["a text"])) == []
