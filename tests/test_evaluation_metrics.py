@@ -156,9 +156,11 @@ def test_a_row_weighted_k_times_counts_as_k_rows(draw):
 
 SAMPLES = {
     "accuracy": ([0, 1, 1, 0], [0, 1, 0, 0], 0.75),
+    "active_units": ([[0.0, 1.0], [1.0, 1.0]], [0.0, 0.0], 1.0),
     "auroc": ([0.1, 0.9, 0.4, 0.2], [0, 1, 0, 1], 0.75),
     "average_precision": ([[0.9, 0.1], [0.2, 0.8]], [0, 1], 1.0),
     "bits_per_byte": ([np.log(2), np.log(2)], [1, 3], 0.5),
+    "bleu": (["a b c d e", "f g h i"], ["a b c d e", "f g h i"], 100.0),
     "confusion_matrix": ([0, 1, 1], [0, 1, 0], [[1, 1], [0, 1]]),
     "f1": ([0, 1, 1, 0], [0, 1, 1, 0], None),
     "hamming_loss": ([[0, 1], [1, 1]], [[0, 1], [1, 0]], 0.25),

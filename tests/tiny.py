@@ -116,6 +116,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "task": {"kind": "causal-lm", "block_size": 32, "sample_tokens": 5, "pack": False},
         "model": "gpt2",
     },
+    "text-vae": {
+        "task": {"kind": "text-vae", "max_length": 48, "vocab_size": 300, "sample_tokens": 6, "free_bits": 0.5},
+        "model": {"config": {"model_type": "finetune-text-vae", "latent_dim": 4, "embedding_size": 16,
+                             "hidden_size": 16}},
+        "adapters": ("whole",),
+    },
 }
 ADAPTERS: dict[str, dict[str, Any] | None] = {"whole": None, "lora": {"peft_type": "LORA", "r": 4}}
 CELLS = [(kind, adapter) for kind, given in TASKS.items() for adapter in given.get("adapters", ADAPTERS)]

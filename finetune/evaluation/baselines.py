@@ -43,11 +43,24 @@ def text_baselines(
         resamples, seed: of the bootstrap.
     """
     test = targets["test"]
-    constant = _constant(targets["train"], len(labels), problem)
+    constant = constant_answer(targets["train"], len(labels), problem)
     rivals = {"majority" if problem != "regression" else "mean": np.tile(constant, (len(test), 1))}
     linear = word_model(texts, targets, len(labels), problem, seed)
     if linear is not None:
         rivals["tfidf"] = linear
+    return held_against(rivals, test, labels, problem, answers, resamples, seed)
+
+
+def held_against(
+    rivals: dict[str, np.ndarray],
+    test: np.ndarray,
+    labels: Sequence[str],
+    problem: Problem,
+    answers: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> dict[str, Scores]:
+    """Return the scores of each rival's answers and, as `SCORE_gap`, the model's score minus the rival's."""
     model = classification_measure(answers, test, labels, problem, ranked=False)
     scores = {}
     for name, rival in rivals.items():
@@ -56,8 +69,8 @@ def text_baselines(
     return scores
 
 
-def _constant(targets: np.ndarray, classes: int, problem: Problem) -> np.ndarray:
-    """Return the logits that know no text: log of the classes' shares in train, or the mean number."""
+def constant_answer(targets: np.ndarray, classes: int, problem: Problem) -> np.ndarray:
+    """Return the logits that know no input: log of the classes' shares in train, or the mean number."""
     if problem == "regression":
         return np.array([targets.mean()])
     if problem == "multi":
@@ -86,17 +99,23 @@ def unigram_baseline(
         resamples, seed: of the bootstrap.
         vocabulary: its size; else one more than the greatest id met.
     """
+    rival, tokens = unigram_costs(train, test, vocabulary)
+    model = language_measure(sums, tokens, text_bytes)
+    measure = with_gaps(language_measure(rival, tokens, text_bytes), model, GAPS["language"])
+    return bootstrap(measure, len(tokens), resamples, seed)
+
+
+def unigram_costs(
+    train: Iterable[np.ndarray], test: Iterable[np.ndarray], vocabulary: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (nats, number of targets) of each test input under the unigram frequencies; as of `unigram_baseline`."""
     held = [_real(ids) for ids in test]
     counts = np.zeros(vocabulary or 1 + max((int(ids.max()) for ids in held if len(ids)), default=0))
     for ids in map(_real, train):
         seen = np.bincount(ids, minlength=len(counts))
         counts = np.concatenate([counts, np.zeros(len(seen) - len(counts))]) + seen
     cost = np.log(counts.sum() + len(counts)) - np.log(counts + 1)
-    rival = np.array([cost[ids].sum() for ids in held])
-    tokens = np.array([len(ids) for ids in held])
-    model = language_measure(sums, tokens, text_bytes)
-    measure = with_gaps(language_measure(rival, tokens, text_bytes), model, GAPS["language"])
-    return bootstrap(measure, len(tokens), resamples, seed)
+    return np.array([cost[ids].sum() for ids in held]), np.array([len(ids) for ids in held])
 
 
 def _real(ids: np.ndarray) -> np.ndarray:

@@ -20,7 +20,13 @@ COLUMNS = ("input_ids", "labels", "position_ids", "bytes", "row", "row_id", "len
 
 
 def encode_documents(
-    rows: Dataset, processor: PreTrainedTokenizerBase, text: str, block_size: int, pack: bool, on_long: str
+    rows: Dataset,
+    processor: PreTrainedTokenizerBase,
+    text: str,
+    block_size: int,
+    pack: bool,
+    on_long: str,
+    option: str = "task.block_size",
 ) -> Encoded:
     """Return documents as inputs of at most `block_size` (token, next token) pairs.
 
@@ -28,6 +34,7 @@ def encode_documents(
     prediction and the end is learned; the eos target is never masked, whatever the padding token is. Packed, the pairs
     of all documents are laid end to end and cut into full blocks; `position_ids` restart with every piece, and the
     mask that is built from them keeps the pieces apart. `bytes` is the UTF-8 length that an input's targets stand for.
+    `option` is what a recipe calls `block_size`.
 
     Raises:
         UserError: no tokenizer end, a text that is too long under on_long "error", or nothing left to train on.
@@ -36,10 +43,10 @@ def encode_documents(
         raise UserError("model.path: this tokenizer has no end-of-text token, so a model could never learn to stop.")
     documents = _Documents(processor, text)
     if not hasattr(rows, "num_rows"):
-        return Encoded(_streamed(rows, documents, block_size, pack, on_long), {"streamed": True})
+        return Encoded(_streamed(rows, documents, block_size, pack, on_long, option), {"streamed": True})
     from datasets import concatenate_datasets
 
-    packer = _Packer(block_size) if pack else _OneByOne(block_size, on_long)
+    packer = _Packer(block_size) if pack else _OneByOne(block_size, on_long, option)
     parts = []
     for start in range(0, rows.num_rows, CHUNK):
         batch = rows[start : start + CHUNK]
@@ -47,7 +54,7 @@ def encode_documents(
         parts.append(_table(packer.add(documents(batch), numbers, batch["row_id"])))
     inputs = concatenate_datasets([*parts, _table(packer.rest())])
     if not len(inputs):
-        raise UserError(f"data.on_long: all {rows.num_rows} texts are longer than task.block_size {block_size}.")
+        raise UserError(f"data.on_long: all {rows.num_rows} texts are longer than {option} {block_size}.")
     facts = length_facts(rows.num_rows, inputs, block_size)
     if pack:  # a block is its own unit: it may hold pieces of many rows
         facts |= {"dropped": 0, "documents": rows.num_rows}
@@ -126,8 +133,8 @@ class _Packer:
 class _OneByOne:
     """One text an input; what is too long is cut, dropped, refused, or goes on in further inputs."""
 
-    def __init__(self, block_size: int, on_long: str) -> None:
-        self.block_size, self.on_long = block_size, on_long
+    def __init__(self, block_size: int, on_long: str, option: str) -> None:
+        self.block_size, self.on_long, self.option = block_size, on_long, option
 
     def add(
         self, documents: Iterator[tuple[list[int], int]], numbers: list[int], row_ids: list[str]
@@ -137,7 +144,7 @@ class _OneByOne:
             long = pairs > self.block_size
             if long and self.on_long == "error":
                 raise UserError(
-                    f"{row_id}: {pairs} tokens, and task.block_size is {self.block_size}. "
+                    f"{row_id}: {pairs} tokens, and {self.option} is {self.block_size}. "
                     "Raise it, or set data.on_long to truncate, drop or window."
                 )
             if long and self.on_long == "drop":
@@ -159,11 +166,11 @@ class _OneByOne:
         return iter(())
 
 
-def _streamed(rows: Any, documents: _Documents, block_size: int, pack: bool, on_long: str) -> Any:
+def _streamed(rows: Any, documents: _Documents, block_size: int, pack: bool, on_long: str, option: str) -> Any:
     """Return the stream of inputs of a stream of rows; a packed block is filled within a chunk of 1,000 rows."""
 
     def encode(batch: Table, numbers: list[int]) -> Table:
-        packer = _Packer(block_size) if pack else _OneByOne(block_size, on_long)
+        packer = _Packer(block_size) if pack else _OneByOne(block_size, on_long, option)
         table: Table = {name: [] for name in COLUMNS}
         for made in [*packer.add(documents(batch), numbers, batch["row_id"]), *packer.rest()]:
             _append(table, made)

@@ -29,6 +29,7 @@ METRICS: dict[str, str] = {
     "mcc": "finetune.evaluation.metrics.mcc:Mcc",
     "memorisation": "finetune.evaluation.metrics.memorisation:Memorisation",
     "mse": "finetune.evaluation.metrics.mse:Mse",
+    "nelbo": "finetune.evaluation.metrics.nelbo:Nelbo",
     "nll": "finetune.evaluation.metrics.nll:Nll",
     "pearson": "finetune.evaluation.metrics.pearson:Pearson",
     "perplexity": "finetune.evaluation.metrics.perplexity:Perplexity",
