@@ -32,6 +32,8 @@ class Parity:
 
     best_score: ClassVar[str] = "accuracy"
     best_is_greatest: ClassVar[bool] = True
+    unit: ClassVar[str] = "tokens"
+    draws: ClassVar[bool] = False
 
     def collator(self, processor: Any) -> Any:
         return collate
