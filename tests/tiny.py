@@ -112,6 +112,12 @@ EVALUATE = {"resamples": 100, "reload": "same", "baselines": False, "reference_r
 # "adapters" says with which of ADAPTERS it can be trained; "data" and "train" are put over the defaults.
 TASKS: dict[str, dict[str, Any]] = {
     "text-classification": {"task": {"kind": "text-classification", "max_length": 32}, "model": "bert"},
+    "image-classification": {
+        "task": {"kind": "image-classification", "flip": True},
+        "model": {"config": {"model_type": "finetune-image-classifier", "channels": [4, 8], "hidden": 8}},
+        "rows": "{}.npz",
+        "adapters": ("whole",),
+    },
     "causal-lm": {
         "task": {"kind": "causal-lm", "block_size": 32, "sample_tokens": 5, "pack": False},
         "model": "gpt2",

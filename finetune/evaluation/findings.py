@@ -90,6 +90,8 @@ class Predictions:
     def by_length(self) -> list[dict[str, Any]]:
         """Return the share of right rows in fifths of text length (characters); [] for too few distinct lengths."""
         parts = [self.columns[name] for name in ("text", "pair") if name in self.columns]
+        if not parts:  # images
+            return []
         lengths = np.array([sum(map(len, texts)) for texts in zip(*parts, strict=True)])
         edges = np.unique(np.quantile(lengths, np.linspace(0, 1, QUANTILES + 1)).round())
         if len(edges) < 3:

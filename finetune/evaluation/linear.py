@@ -43,13 +43,23 @@ def word_model(
         problem: "single", "multi" or "regression".
         seed: of the tenth.
     """
-    train, y = texts["train"], targets["train"]
-    if not any(WORD.search(text) for text in train) or not _varied(y):
+    train = texts["train"]
+    if not any(WORD.search(text) for text in train) or not _varied(targets["train"]):
         return None
-    vectors = _vectorizer()
-    x = vectors.fit_transform(train)
-    if "validation" in texts:
-        _, line = _chosen(x, y, vectors.transform(texts["validation"]), targets["validation"], classes, problem)
+    vectors = _vectorizer().fit(train)
+    features = {name: vectors.transform(split) for name, split in texts.items()}
+    return line_model(features, targets, classes, problem, seed)
+
+
+def line_model(
+    features: Mapping[str, Any], targets: dict[str, np.ndarray], classes: int, problem: str, seed: int
+) -> np.ndarray | None:
+    """Return what `word_model` returns, of features (n, width) by split; None when the targets are all alike."""
+    x, y = features["train"], targets["train"]
+    if not _varied(y):
+        return None
+    if "validation" in features:
+        _, line = _chosen(x, y, features["validation"], targets["validation"], classes, problem)
     else:
         rows = np.random.default_rng(seed).permutation(len(y))
         held, rest = np.split(rows, [max(1, len(y) // 10)])
@@ -57,7 +67,7 @@ def word_model(
             held = rest = rows
         strength, start = _chosen(x[rest], y[rest], x[held], y[held], classes, problem)
         line = _fitted(x, y, strength, classes, problem, start)
-    return line.answers(vectors.transform(texts["test"]))
+    return line.answers(features["test"])
 
 
 def _vectorizer() -> Any:

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 def register() -> None:
     """Make every family known to transformers' Auto classes."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
     from finetune.models.gan import GANConfig, Generator
     from finetune.models.text_vae import TextVAE, TextVAEConfig
+    from finetune.models.image_classifier import ImageClassifier, ImageClassifierConfig
     from finetune.models.vae import VAE
     from finetune.models.vae_config import VAEConfig
+    from finetune.models.vqvae import VQVAE, VQVAEConfig
 
     AutoConfig.register("finetune-gan", GANConfig)
     AutoModel.register(GANConfig, Generator)
+    AutoConfig.register("finetune-image-classifier", ImageClassifierConfig)
+    AutoModel.register(ImageClassifierConfig, ImageClassifier)
+    AutoModelForImageClassification.register(ImageClassifierConfig, ImageClassifier)
     AutoConfig.register("finetune-vae", VAEConfig)
     AutoModel.register(VAEConfig, VAE)
+    AutoConfig.register("finetune-vqvae", VQVAEConfig)
+    AutoModel.register(VQVAEConfig, VQVAE)
     AutoConfig.register("finetune-text-vae", TextVAEConfig)
     AutoModel.register(TextVAEConfig, TextVAE)
 

@@ -13,12 +13,13 @@ from finetune.tasks import labels as label_rules
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from datasets import Dataset
     from torch import Tensor
 
     from finetune.task import Batch
 
-__all__ = ["Collate", "encode_images", "flipped", "resolve_shape", "shape_of"]
+__all__ = ["Collate", "array_of", "encode_images", "flipped", "normalisation", "resolve_shape", "shape_of"]
 
 FLIP = 0x666C6970  # the stream of random numbers that says which images are flipped
 
@@ -53,7 +54,27 @@ def flipped(pixel_values: Tensor, keys: Tensor) -> Tensor:
     return pixel_values.flip(-1).where(turn[:, None, None, None], pixel_values)
 
 
-def encode_images(rows: Dataset, image: str, column: str | None = None, names: tuple[str, ...] = ()) -> Encoded:
+def normalisation(processor: Any) -> tuple[list[float], list[float]]:
+    """Return the mean and the standard deviation that an image processor takes of pixels from 0 to 1, by channel."""
+    whole = 255 * processor.rescale_factor if getattr(processor, "do_rescale", True) else 255.0
+    mean, std = processor.image_mean, processor.image_std
+    if not getattr(processor, "do_normalize", True) or mean is None or std is None:
+        return [0.0], [1 / whole]
+    return [each / whole for each in mean], [each / whole for each in std]
+
+
+def array_of(inputs: Dataset) -> np.ndarray:
+    """Return the images of inputs as uint8 of shape (n, size, size, channels)."""
+    import numpy as np
+
+    images = inputs["image"][:]
+    size, channels = shape_of(images[0])
+    return np.frombuffer(b"".join(images), np.uint8).reshape(len(images), size, size, channels)
+
+
+def encode_images(
+    rows: Dataset, image: str, column: str | None = None, names: tuple[str, ...] = (), target: str | None = None
+) -> Encoded:
     """Return inputs with `image` (bytes), `row`, `row_id`, `length` 1, and the class of `column` as its number.
 
     Args:
@@ -61,6 +82,7 @@ def encode_images(rows: Dataset, image: str, column: str | None = None, names: t
         image: the column of the image.
         column: the column of the class, or None; rows without it give inputs without it.
         names: the names of the classes, in the order of their numbers.
+        target: what the inputs call the class, if not as the rows do.
     """
     import pyarrow as pa
     from datasets import Dataset as Table
@@ -74,7 +96,7 @@ def encode_images(rows: Dataset, image: str, column: str | None = None, names: t
     if column is not None and column in rows.column_names:
         of_class = label_rules.class_names(rows, column)
         batch = {"row_id": table["row_id"], column: rows[column][:]}
-        table[column] = label_rules.targets_of(batch, column, names, "single", None, of_class)
+        table[target or column] = label_rules.targets_of(batch, column, names, "single", None, of_class)
     count = len(rows)
     facts = {"rows": count, "inputs": count, "tokens": count, "cut": 0, "cut_share": 0.0, "dropped": 0, "limit": 1}
     return Encoded(Table(pa.table(table)), facts)
@@ -96,9 +118,11 @@ class Collate:
 
         size, channels = shape_of(inputs[0]["image"])
         raw = torch.frombuffer(bytearray(b"".join(each["image"] for each in inputs)), dtype=torch.uint8)
-        pixels = raw.view(len(inputs), size, size, channels).permute(0, 3, 1, 2).float() / 255
+        turned = raw.view(len(inputs), size, size, channels).permute(0, 3, 1, 2)
+        # A copy with plain strides: torch convolves one with others in other sums, and a saved batch has these.
+        pixels = turned.clone(memory_format=torch.contiguous_format).float() / 255
         mean, std = (torch.tensor(each, dtype=torch.float32).view(-1, 1, 1) for each in (self.mean, self.std))
-        batch: Batch = {"pixel_values": ((pixels - mean) / std).contiguous(), **carried(inputs)}
+        batch: Batch = {"pixel_values": (pixels - mean) / std, **carried(inputs)}
         if self.column is not None and self.column in inputs[0]:
             batch[self.name] = torch.tensor([each[self.column] for each in inputs])
         return batch

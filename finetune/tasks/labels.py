@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from datasets import Dataset
+    from torch import Tensor
     from transformers import PretrainedConfig
 
 Problem = Literal["single", "multi", "regression"]
@@ -111,6 +112,24 @@ def class_weights(
     if bad:
         raise UserError(f"task.class_weights.{bad[0]}: {given[bad[0]]} is not a weight; give a number above 0.")
     return {name: float(given.get(name, 1.0)) for name in names}
+
+
+def head_options(names: Sequence[str], problem: Problem) -> dict[str, Any]:
+    """Return what a model's configuration says of its head."""
+    kinds = {"single": "single_label_classification", "multi": "multi_label_classification", "regression": "regression"}
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "problem_type": kinds[problem],
+    }
+
+
+def weight_tensor(weights: Any, names: Sequence[str] | None, device: Any) -> Tensor:
+    """Return the resolved class weights in the order of the labels."""
+    import torch
+
+    return torch.tensor([weights[name] for name in names or ()], device=device)
 
 
 def targets_of(

@@ -137,13 +137,7 @@ class TextClassification(Task):
         names = self.labels or ("value",)
         config = load_config(
             model,
-            num_labels=len(names),
-            id2label=dict(enumerate(names)),
-            label2id={name: number for number, name in enumerate(names)},
-            problem_type={
-                "single": "single_label_classification",
-                "multi": "multi_label_classification",
-            }.get(self.problem or "", "regression"),
+            **label_rules.head_options(names, self.problem or "regression"),
             **({} if model.path else {"vocab_size": len(processor)}),
         )
         label_rules.check_order(load_config(model), names, model.path)
@@ -157,14 +151,7 @@ class TextClassification(Task):
         labels = batch["labels"]
         if self.class_weights is None:
             return torch.tensor(float(len(labels)), device=labels.device)
-        return self._class_weights(labels.device)[labels].sum()
-
-    def _class_weights(self, device: Any) -> Tensor:
-        import torch
-
-        assert self.labels is not None
-        assert isinstance(self.class_weights, dict)
-        return torch.tensor([self.class_weights[name] for name in self.labels], device=device)
+        return label_rules.weight_tensor(self.class_weights, self.labels, labels.device)[labels].sum()
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
         from torch.nn import functional as F
@@ -173,7 +160,9 @@ class TextClassification(Task):
         outputs = model(**{key: value for key, value in batch.items() if key != "labels"})
         logits = outputs.logits.float()
         if self.problem == "single":
-            weights = None if self.class_weights is None else self._class_weights(logits.device)
+            weights = None
+            if self.class_weights is not None:
+                weights = label_rules.weight_tensor(self.class_weights, self.labels, logits.device)
             return F.cross_entropy(logits, labels, weights, reduction="sum"), outputs
         if self.problem == "multi":
             each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
