@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import stats
 from torch.distributions import Bernoulli, Normal
 
 from finetune.models import noise
-from finetune.models.likelihoods import binarised, is_distribution, log_prob, pixel_means
+from finetune.models.likelihoods import PixelLikelihood, binarised, log_prob
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 255
 
@@ -74,14 +76,33 @@ def test_dynamic_binarisation_has_the_mean_of_the_pixels_and_one_draw_a_key():
     assert not torch.equal(drawn[0], drawn[1])
 
 
-def test_bernoulli_on_grey_is_no_distribution():
-    assert not is_distribution("bernoulli", "none")
-    assert is_distribution("bernoulli", "dynamic")
-    assert is_distribution("gaussian", "none")
+def test_bernoulli_on_grey_has_no_bits_and_a_density_those_of_the_width_of_a_level():
+    nats = torch.tensor([64 * math.log(2)])
+
+    assert PixelLikelihood("bernoulli", None, "none").bits_per_dim(nats, 64) is None
+    assert PixelLikelihood("bernoulli", None, "dynamic").bits_per_dim(nats, 64).tolist() == pytest.approx([1.0])
+    assert PixelLikelihood("discretised-logistic", None, "none").bits_per_dim(nats, 64).tolist() == pytest.approx([1.0])
+    flat = PixelLikelihood("gaussian", None, "none").bits_per_dim(torch.zeros(1), 64)  # a density of 1 over [0, 1]
+    assert flat.tolist() == pytest.approx([math.log2(255)])
+
+
+def test_images_are_summed_over_pixels_for_each_decoding():
+    said, pixels = torch.randn(3, 4, 1, 5, 5), torch.rand(4, 1, 5, 5)
+    likelihood = PixelLikelihood("gaussian", 0.2, "none")
+
+    expected = Normal(said, 0.2).log_prob(pixels.expand_as(said)).sum(dim=(2, 3, 4))
+    torch.testing.assert_close(likelihood(pixels, said), expected)
+
+
+def test_a_learned_scale_does_not_shrink_beyond_a_bound():
+    likelihood = PixelLikelihood("gaussian", None, "none")
+    torch.nn.init.constant_(likelihood.log_scale, -50.0)
+
+    assert likelihood.current(torch.zeros(1)).item() == pytest.approx(-6.0)
 
 
 def test_means_are_pixels():
     said = torch.tensor([-9.0, 0.0, 0.5, 9.0])
 
-    assert pixel_means("gaussian", said).tolist() == [0.0, 0.0, 0.5, 1.0]
-    assert torch.equal(pixel_means("bernoulli", said), said.sigmoid())
+    assert PixelLikelihood("gaussian", None, "none").means(said).tolist() == [0.0, 0.0, 0.5, 1.0]
+    assert torch.equal(PixelLikelihood("bernoulli", None, "none").means(said), said.sigmoid())

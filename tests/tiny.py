@@ -109,7 +109,7 @@ EVALUATE = {"resamples": 100, "reload": "same", "baselines": False, "reference_r
 
 # One tiny recipe a task: every test that runs over all tasks takes it from here. "model" is a folder of the fixture
 # `home`, or the options of a model from scratch; "rows" is "{}.jsonl" unless given, with the split's name filled in;
-# "adapters" says with which of ADAPTERS it can be trained; "data" and "train" are put over the defaults.
+# "adapters" says with which of ADAPTERS it can be trained; "data", "train" and "evaluate" are put over the defaults.
 TASKS: dict[str, dict[str, Any]] = {
     "text-classification": {"task": {"kind": "text-classification", "max_length": 32}, "model": "bert"},
     "image-classification": {
@@ -128,6 +128,14 @@ TASKS: dict[str, dict[str, Any]] = {
                              "hidden_size": 16}},
         "adapters": ("whole",),
     },
+    "image-vae": {
+        "task": {"kind": "image-vae", "binarize": "dynamic", "kl_warmup": 0.5, "free_bits": 0.2, "flip": True},
+        "model": {"config": {"model_type": "finetune-vae", "latent_dim": 3, "hidden_sizes": [16]}},
+        "rows": "{}.npz",
+        "adapters": ("whole",),
+        "train": {"learning_rate": 0.002},
+        "evaluate": {"importance_samples": 5, "generated": 20},
+    },
 }
 ADAPTERS: dict[str, dict[str, Any] | None] = {"whole": None, "lora": {"peft_type": "LORA", "r": 4}}
 CELLS = [(kind, adapter) for kind, given in TASKS.items() for adapter in given.get("adapters", ADAPTERS)]
@@ -145,7 +153,7 @@ def sections(home: Path, output_dir: Path, kind: str, adapter: str) -> dict[str,
         },
         "model": {"path": str(home / model)} if isinstance(model, str) else model,
         "train": {"output_dir": str(output_dir), **SGD, **given.get("train", {})},
-        "evaluate": dict(EVALUATE),
+        "evaluate": {**EVALUATE, **given.get("evaluate", {})},
     }  # fmt: skip
     if ADAPTERS[adapter] is not None:
         made["adapter"] = dict(ADAPTERS[adapter] or {})

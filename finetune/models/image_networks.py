@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from finetune.models.likelihoods import FIRST_LOG_SCALE, PixelLikelihood
+
 LEAST_SIDE = 7  # pixels: `stages` halves until no more than this many are left
 
 
@@ -66,6 +68,8 @@ def initialise(module: nn.Module) -> None:
         if module.bias is not None:
             bound = 1 / math.sqrt(math.prod(module.weight.shape[1:]))  # of a transposed convolution, too
             init.uniform_(module.bias, -bound, bound)
+    elif isinstance(module, PixelLikelihood) and module.learned:
+        init.constant_(module.log_scale, FIRST_LOG_SCALE)
 
 
 def with_classes(values: Tensor, condition: Tensor | None, num_classes: int) -> Tensor:

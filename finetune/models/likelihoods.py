@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.models import noise
@@ -14,6 +14,8 @@ from finetune.models import noise
 Likelihood = Literal["bernoulli", "gaussian", "discretised-logistic"]
 Binarize = Literal["none", "threshold", "dynamic"]
 LEVELS = 256  # grey levels of a pixel; level i stands at i / 255
+LEAST_LOG_SCALE = -6.0  # of a learned scale: a density on grey levels has no greatest value
+FIRST_LOG_SCALE = -1.2  # log 0.3, about the spread of pixels
 BINARIES = 11  # the stream of what `binarised` draws
 
 
@@ -71,11 +73,44 @@ def _discretised_logistic(pixels: Tensor, mean: Tensor, log_scale: Tensor) -> Te
     return lower + upper + torch.where(inner, torch.log(-torch.expm1(-2 * half * rate)), 0.0)
 
 
-def is_distribution(likelihood: Likelihood, binarize: Binarize) -> bool:
-    """Say whether the likelihood is one of the pixels as they are: Bernoulli's is so for binary pixels alone."""
-    return likelihood != "bernoulli" or binarize != "none"
+class PixelLikelihood(nn.Module):
+    """p(image | what a decoder says of it), its scale learned where none is given.
+
+    One learned scale for all pixels is the σ-VAE of Rybkin, Daniilidis & Levine 2021 (arXiv:2006.13202).
+    """
+
+    def __init__(self, kind: Likelihood, scale: float | None, binarize: Binarize) -> None:
+        super().__init__()
+        self.kind, self.scale, self.binarize = kind, scale, binarize
+        self.learned = scale is None and kind != "bernoulli"
+        if self.learned:
+            self.log_scale = nn.Parameter(torch.tensor([FIRST_LOG_SCALE]))
+
+    def forward(self, pixels: Tensor, said: Tensor) -> Tensor:
+        """Return log p of images (batch, channels, size, size) given k decodings (k, batch, …): shape (k, batch)."""
+        return log_prob(self.kind, pixels, said, self.current(said)).flatten(2).sum(dim=2)
+
+    def current(self, like: Tensor) -> Tensor:
+        """Return the log scale, of shape (), learned or fixed; a learned one stops at exp(-6)."""
+        if self.learned:
+            return LEAST_LOG_SCALE + F.softplus(full(self.log_scale[0]) - LEAST_LOG_SCALE)
+        return torch.tensor(math.log(self.scale or 1.0), dtype=like.dtype, device=like.device)
+
+    def means(self, said: Tensor) -> Tensor:
+        """Return the mean of each pixel, in [0, 1]."""
+        return said.sigmoid() if self.kind == "bernoulli" else said.clamp(0.0, 1.0)
+
+    def bits_per_dim(self, nats: Tensor, count: int) -> Tensor | None:
+        """Return bits a pixel and channel of images of `count` of them, from nats an image.
+
+        A density is held against chances by the width of a grey level, 1 / 255: an approximation, and a good one while
+        the scale is wider than that. None for Bernoulli on grey pixels, a cross entropy and no likelihood.
+        """
+        if self.kind == "bernoulli" and self.binarize == "none":
+            return None
+        return nats / (count * math.log(2)) + (math.log2(LEVELS - 1) if self.kind == "gaussian" else 0.0)
 
 
-def pixel_means(likelihood: Likelihood, said: Tensor) -> Tensor:
-    """Return the mean of each pixel, in [0, 1]."""
-    return said.sigmoid() if likelihood == "bernoulli" else said.clamp(0.0, 1.0)
+def full(values: Tensor) -> Tensor:
+    """Return half precision as float32: sums over thousands of pixels need it."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()

@@ -13,13 +13,11 @@ from transformers.utils.generic import ModelOutput
 
 from finetune.models import latent, noise
 from finetune.models.image_networks import Dense, Grow, Shrink, initialise, with_classes
-from finetune.models.likelihoods import binarised, log_prob, pixel_means
+from finetune.models.likelihoods import PixelLikelihood, binarised, full
 from finetune.models.vae_config import VAEConfig
 
 POSTERIOR, PRIOR = 12, 13  # the streams of what is drawn
 AT_ONCE = 4096  # images that are decoded at once
-LEAST_LOG_SCALE = -6.0  # of a learned scale: a density on grey levels has no greatest value (Rybkin et al. 2021)
-FIRST_LOG_SCALE = -1.2  # log 0.3, about the spread of pixels
 
 
 @dataclass
@@ -31,6 +29,7 @@ class VAEOutput(ModelOutput):
     kl: Tensor | None = None  # shape (batch, latent_dim)
     mean: Tensor | None = None  # shape (batch, latent_dim), of the posterior
     log_variance: Tensor | None = None  # shape (batch, latent_dim), of the posterior
+    bits_per_dim: Tensor | None = None  # shape (batch,): of the bound; None for Bernoulli on grey, a cross entropy
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,11 @@ class VAE(PreTrainedModel):
         self.grow = nn.Sequential(
             *grown, nn.Unflatten(1, shape), Grow(config.image_size, config.num_channels, channels)
         )
-        self.learns_scale = config.scale is None and config.likelihood != "bernoulli"
-        if self.learns_scale:
-            self.log_scale = nn.Parameter(torch.tensor([FIRST_LOG_SCALE]))
+        self.likelihood = PixelLikelihood(config.likelihood, config.scale, config.binarize)  # type: ignore[arg-type]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         initialise(module)
-        if module is self and self.learns_scale:
-            nn.init.constant_(self.log_scale, FIRST_LOG_SCALE)
 
     def encode(self, pixel_values: Tensor, condition: Tensor | None = None, keys: Tensor | None = None) -> Posterior:
         """Return the posterior of images in [0, 1]; `keys` are for dynamic binarisation."""
@@ -92,27 +87,21 @@ class VAE(PreTrainedModel):
     def _encode(self, pixels: Tensor, condition: Tensor | None) -> Posterior:
         pixels = pixels.to(self.dtype)
         flat = with_classes(self.shrink(pixels).flatten(1), condition, self.config.num_classes)
-        return Posterior(*_full(self.head(self.encoder(flat))).chunk(2, dim=1))
+        return Posterior(*full(self.head(self.encoder(flat))).chunk(2, dim=1))
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the mean image of each latent, of shape (batch, channels, size, size), in [0, 1]."""
-        return pixel_means(self.config.likelihood, self._said(z, condition))
+        return self.likelihood.means(self._said(z, condition))
 
     def _said(self, z: Tensor, condition: Tensor | None) -> Tensor:
         features = self.decoder(with_classes(z.to(self.dtype), condition, self.config.num_classes))
-        return _full(self.grow(features))
+        return full(self.grow(features))
 
     def _log_likelihood(self, pixels: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
         """Return log p(x | z) of shape (k, batch), for pixels (batch, ...) and z (k, batch, latent_dim)."""
         repeated = None if condition is None else condition.repeat(len(z))
-        said = self._said(z.flatten(0, 1), repeated).view(len(z), *pixels.shape)
-        return log_prob(self.config.likelihood, pixels, said, self.scale_of(said)).flatten(2).sum(dim=2)
-
-    def scale_of(self, like: Tensor) -> Tensor:
-        """Return the log scale of the likelihood, of shape (), learned or fixed; a learned one stops at exp(-6)."""
-        if self.learns_scale:
-            return LEAST_LOG_SCALE + nn.functional.softplus(_full(self.log_scale[0]) - LEAST_LOG_SCALE)
-        return torch.tensor(self.config.scale or 1.0).to(like).log()
+        said = self._said(z.flatten(0, 1), repeated)
+        return self.likelihood(pixels, said.view(len(z), *pixels.shape))
 
     def forward(
         self,
@@ -138,7 +127,7 @@ class VAE(PreTrainedModel):
             return_loss: False leaves `loss` out.
         """
         keys = self.fresh_keys(len(pixel_values)) if keys is None else keys
-        pixels = binarised(_full(pixel_values), self.config.binarize, keys)
+        pixels = binarised(full(pixel_values), self.config.binarize, keys)
         posterior = self._encode(pixels, condition)
         z = posterior.draw(keys, range(num_samples))
         likelihood = self._log_likelihood(pixels, z, condition)
@@ -149,7 +138,16 @@ class VAE(PreTrainedModel):
             loss = -latent.importance_weighted(likelihood + _log_ratio(z, posterior)).mean()
         elif return_loss:
             loss = (reconstruction + kl_weight * latent.with_free_bits(kl, free_bits)).mean()
-        return VAEOutput(loss, reconstruction, kl, posterior.mean, posterior.log_variance)
+        bits = self.likelihood.bits_per_dim(reconstruction + kl.sum(dim=1), pixels[0].numel())
+        return VAEOutput(loss, reconstruction, kl, posterior.mean, posterior.log_variance, bits)
+
+    def reconstruct(
+        self, pixel_values: Tensor, condition: Tensor | None = None, keys: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return each posterior's numbers, of shape (batch, 2 * latent_dim), and the image of its mean."""
+        posterior = self.encode(pixel_values, condition, keys)
+        images = self.decode(posterior.mean, condition)
+        return torch.cat((posterior.mean, posterior.log_variance), dim=1), images
 
     @torch.no_grad()
     def log_likelihood(
@@ -164,7 +162,7 @@ class VAE(PreTrainedModel):
         A lower bound in expectation, tighter with more samples. At most about 4,096 images are decoded at once.
         """
         keys = self.fresh_keys(len(pixel_values)) if keys is None else keys
-        pixels = binarised(_full(pixel_values), self.config.binarize, keys)
+        pixels = binarised(full(pixel_values), self.config.binarize, keys)
         posterior = self._encode(pixels, condition)
         part = max(1, AT_ONCE // len(pixels))
         weights = []
@@ -224,8 +222,3 @@ def _log_ratio(z: Tensor, posterior: Posterior) -> Tensor:
     """Return log p(z) - log q(z | x) of shape (k, batch)."""
     prior = latent.log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
     return prior - latent.log_normal(z, posterior.mean, posterior.log_variance)
-
-
-def _full(values: Tensor) -> Tensor:
-    """Return half precision as float32: sums over thousands of pixels need it."""
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()

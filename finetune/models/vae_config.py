@@ -49,7 +49,7 @@ class VAEConfig(PreTrainedConfig):
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} is not known: {', '.join(PRESETS)}")
         filling = _convolutional(self.image_size, self.num_channels) if preset == "vae-conv" else PRESETS[preset]
-        for name, value in {**filling, "likelihood": "bernoulli" if self.num_channels == 1 else "gaussian"}.items():
+        for name, value in {**filling, "likelihood": usual_likelihood(self.num_channels)}.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
         self.hidden_sizes, self.channels = tuple(self.hidden_sizes or ()), tuple(self.channels or ())
@@ -76,13 +76,25 @@ def _convolutional(image_size: int, num_channels: int) -> dict[str, Any]:
 
 
 def _check(config: VAEConfig) -> None:
-    for name, kinds in (("likelihood", Likelihood), ("binarize", Binarize)):
-        if getattr(config, name) not in get_args(kinds):
-            raise ValueError(f"{name} {getattr(config, name)!r} is not known: {', '.join(get_args(kinds))}")
+    check_likelihood(config.likelihood, config.binarize, config.scale)
     latent_dim, hidden, channels = config.sizes()
     if min(latent_dim, *hidden, *channels, 1) < 1:
         raise ValueError("latent_dim, hidden_sizes and channels are numbers from 1 on")
     if config.image_size >> len(channels) < 1:
         raise ValueError(f"channels: {len(channels)} halvings leave nothing of {config.image_size} pixels")
-    if config.binarize != "none" and config.likelihood != "bernoulli":
-        raise ValueError(f"binarize {config.binarize} needs likelihood bernoulli, and not {config.likelihood}")
+
+
+def usual_likelihood(num_channels: int) -> str:
+    """Return the likelihood of images of which nothing else is said."""
+    return "bernoulli" if num_channels == 1 else "gaussian"
+
+
+def check_likelihood(likelihood: str | None, binarize: str, scale: float | None) -> None:
+    """Raise ValueError for a likelihood that there is not, or that goes with no such pixels."""
+    for name, value, kinds in (("likelihood", likelihood, Likelihood), ("binarize", binarize, Binarize)):
+        if value not in get_args(kinds):
+            raise ValueError(f"{name} {value!r} is not known: {', '.join(get_args(kinds))}")
+    if binarize != "none" and likelihood != "bernoulli":
+        raise ValueError(f"binarize {binarize} needs likelihood bernoulli, and not {likelihood}")
+    if scale is not None and not scale > 0:
+        raise ValueError(f"scale {scale} is not above 0")
