@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +77,16 @@ def loss_curves(train: Sequence[tuple[float, float]], validation: Sequence[tuple
     _steps(axes, "loss")
     axes.legend(frameon=False, labelcolor=INK)
     return _svg(figure, "Loss by step on train and validation")
+
+
+def curves(series: Mapping[str, Sequence[tuple[float, float]]], label: str) -> str:
+    """Return up to four quantities of one unit by step; points are (step, value)."""
+    figure, axes = _figure(3.9, 2.7)
+    for (name, points), colour in zip(series.items(), (MODEL, RIVAL, INK, MUTED), strict=False):
+        axes.plot(*zip(*points, strict=True), _mark(points), color=colour, label=name, **LINE)
+    _steps(axes, label)
+    axes.legend(frameon=False, labelcolor=INK)
+    return _svg(figure, _attribute(f"{label} by step: {', '.join(series)}"))
 
 
 def curve(points: Sequence[tuple[float, float]], label: str) -> str:

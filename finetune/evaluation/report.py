@@ -10,9 +10,18 @@ import yaml
 from finetune import artefact
 from finetune.evaluation import plots
 from finetune.evaluation.findings import Predictions, confusions
+from finetune.evaluation.pictures import grids, pictures, steps
 from finetune.evaluation.wording import HEADLINES, LESS_IS_BETTER, interval, lead, named, number, reading
 
-VALIDATION_LOSSES = ("eval_loss", "eval_nll", "eval_mse")  # the first of them that the trainer logged
+VALIDATION_LOSSES = ("eval_loss", "eval_nelbo", "eval_nll", "eval_mse")  # the first of them that the trainer logged
+TOGETHER = {  # quantities of one unit that are drawn in one plot: its label, and the name of each
+    "judged": (
+        "discriminator's accuracy",
+        {"d_accuracy_real": "real", "d_accuracy_fake": "generated", "eval_d_accuracy_held_out": "held-out real"},
+    ),
+    "bound": ("nats an input, validation", {"eval_kl": "KL", "eval_reconstruction": "reconstruction"}),
+}
+CONTROL = "noise"  # so far off that on one scale with it all else would be one dot
 LONG_TABLE = 25  # classes beyond which the per-class table folds
 
 
@@ -53,6 +62,10 @@ def contents(run: Path) -> dict[str, Any]:
         "data": _json(run / artefact.DATA, {}),
         "environment": _flat(_json(run / artefact.ENVIRONMENT, {})),
         "samples": _samples(run / artefact.SAMPLES),
+        "grids": grids(run / artefact.SAMPLES),
+        "pictures": pictures(run / artefact.SAMPLES),
+        "steps": steps(run / artefact.SAMPLES),
+        **_examination(_json(run / artefact.EXAMINATION, {})),
         **_training(_json(run / artefact.HISTORY, [])),
         **_answers(run),
     }
@@ -71,7 +84,8 @@ def _json(path: Path, missing: Any) -> Any:
 
 def _headline(name: str, own: dict[str, Any], baselines: dict[str, Any]) -> dict[str, Any]:
     """Return a score beside its rivals', each placed on one scale from 0 to 100."""
-    bars = [("this run", own)] + [(named(rival), held[name]) for rival, held in baselines.items() if name in held]
+    rivals = {rival: held for rival, held in baselines.items() if name in held and rival != CONTROL}
+    bars = [("this run", own)] + [(named(rival), held[name]) for rival, held in rivals.items()]
     ends = [end for _, score in bars for end in (score["low"], score["value"], score["high"]) if end is not None]
     low, high = min(ends), max(ends)
     margin = (high - low) * 0.06 or abs(high) * 0.06 or 1.0
@@ -124,9 +138,14 @@ def _training(history: list[dict[str, Any]]) -> dict[str, Any]:
     }
     drawn = {}
     held_out = next((series[key] for key in VALIDATION_LOSSES if key in series), [])
-    if series.get("loss") or held_out:
+    if series.get("d_loss"):
+        drawn["loss"] = plots.curves({"generator": series.get("loss", []), "discriminator": series["d_loss"]}, "loss")
+    elif series.get("loss") or held_out:
         drawn["loss"] = plots.loss_curves(series.get("loss", []), held_out)
-    shown = (name for name in HEADLINES[1:] if f"eval_{name}" not in VALIDATION_LOSSES)
+    for title, (label, parts) in TOGETHER.items():
+        if there := {name: series[key] for key, name in parts.items() if series.get(key)}:
+            drawn[title] = plots.curves(there, label)
+    shown = (name for name in (*HEADLINES[1:], "nelbo") if f"eval_{name}" not in VALIDATION_LOSSES)
     key = next((f"eval_{name}" for name in shown if len(series.get(f"eval_{name}", [])) > 1), None)
     if key:
         drawn["validation"] = plots.curve(series[key], f"validation {named(key.removeprefix('eval_'))}")
@@ -186,6 +205,25 @@ def _samples(folder: Path) -> dict[str, list[str]]:
     """Return the generations by the name of their file, "before" first."""
     files = sorted(folder.glob("*.txt"), key=lambda path: (path.stem != "before", path.stem)) if folder.exists() else []
     return {path.stem: path.read_text(encoding="utf-8").strip().split("\n\n---\n\n") for path in files}
+
+
+def _examination(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the alarms, how intervals were made, and the other facts of examination.json, nested ones in a line."""
+    facts = {name: value for name, value in found.items() if name not in ("alarms", "intervals")}
+    return {
+        "alarms": found.get("alarms", []),
+        "intervals": found.get("intervals"),
+        "facts": {name: _line(value) for name, value in facts.items() if value not in (None, [], {})},
+    }
+
+
+def _line(value: Any) -> Any:
+    """Return a plain value as it is, and a list or a table in one line."""
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_line(held)}" for name, held in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(number(each) if isinstance(each, float) else each) for each in value)
+    return value
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:

@@ -4,15 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
-HEADLINES = ("accuracy", "macro_f1", "micro_f1", "nll", "perplexity", "pearson", "mse")  # the first two that exist
-LESS_IS_BETTER = {"nll", "perplexity", "bits_per_byte", "mse", "mae", "hamming_loss"}
+HEADLINES = (  # the first two that exist
+    "nelbo",
+    "fcd",
+    "coverage",
+    "accuracy",
+    "macro_f1",
+    "micro_f1",
+    "nll",
+    "perplexity",
+    "pearson",
+    "mse",
+    "c2st_pixels",
+    "swd",
+)
+LESS_IS_BETTER = {
+    *("nll", "perplexity", "bits_per_byte", "mse", "mae", "hamming_loss"),
+    *("nelbo", "iw_nll", "reconstruction", "bits_per_dim"),
+    *("fcd", "kcd", "swd", "c2st_features", "c2st_pixels", "self_bleu"),
+}
+OF_SETS = ("fcd", "kcd", "coverage", "density", "cs", "c2st_features", "c2st_pixels", "swd")  # of generated images
 NAMES = {
     "auroc": "AUROC",
     "bits_per_byte": "bits per byte",
+    "bits_per_dim": "bits per dimension",
+    "c2st_features": "told apart by features (0.5: not)",
+    "c2st_pixels": "told apart by pixels (0.5: not)",
+    "cs": "classifier score",
+    "fcd": "FCD (Fréchet classifier distance)",
+    "independent_pixels": "independent pixels",
+    "iw_nll": "importance-weighted −log p (nats)",
+    "kcd": "KCD (kernel classifier distance)",
+    "kl": "KL (nats)",
     "mae": "mean absolute error",
     "mcc": "MCC",
+    "memorisation": "memorisation (copies: towards 0)",
     "mse": "mean squared error",
+    "nelbo": "−ELBO (nats)",
     "nll": "negative log-likelihood (nats)",
+    "noise": "uniform noise",
+    "real": "real training images",
+    "reconstruction": "reconstruction (nats)",
+    "self_bleu": "self-BLEU",
+    "swd": "sliced Wasserstein distance",
     "majority": "majority class",
     "mean": "mean of train",
     "tfidf": "TF-IDF + linear model",
@@ -55,6 +89,11 @@ def lead(own: dict[str, Any], split: str | None, baselines: dict[str, Any]) -> s
         return ""
     score, sign = own[name], -1 if name in LESS_IS_BETTER else 1
     spread = f" ({interval(score)})" if interval(score) else ""
+    if name in OF_SETS:
+        floor = baselines.get("real", {}).get(name)
+        beside = f" As many real training images have {number(floor['value'])}." if floor else ""
+        told = f"{named(name)} of {score['n']:,} generated images against the {split} ones"
+        return f"{told} is {number(score['value'])}{spread}.{beside}"
     unit = "inputs" if name in ("nll", "perplexity") else "rows"  # of a language model: blocks of tokens
     told = f"On {score['n']:,} {split} {unit}, {named(name)} is {number(score['value'])}{spread}."
     rivals = [rival for rival, held in baselines.items() if f"{name}_gap" in held]

@@ -1,0 +1,124 @@
+"""The report of a generator: its pictures are in the page, its alarms on top, its facts in a table."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune import artefact
+from finetune.evaluation.grids import grid
+from finetune.evaluation.pictures import SHOWN_STEPS, steps
+from finetune.evaluation.report import write_report
+from finetune.evaluation.wording import lead
+from finetune.task import Picture, Score
+
+NASTY = '"><script>alert(1)</script>'
+
+
+def picture(value, caption="what it is"):
+    return Picture(grid(np.full((4, 8, 8, 1), value, dtype=np.uint8), 2), caption)
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "digits-gan"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text("task: {kind: image-gan}\nmodel: {config: {model_type: finetune-gan}}\n")
+    for number, name in enumerate(["after", "before", "latent_plane", "nearest"]):
+        artefact.write_picture(picture(10 * number, f"caption of {name} {NASTY}"), folder / "samples" / f"{name}.png")
+    for step in range(100, 2100, 100):
+        artefact.write_picture(picture(step % 256), folder / "samples" / f"step-{step:06}.png")
+    history = [
+        {"step": step, "loss": 1.0, "d_loss": 0.7, "d_accuracy_real": 0.6, "d_accuracy_fake": 0.5, "eval_fcd": 3.0}
+        for step in (1, 2, 3)
+    ]
+    artefact.write_json(folder / "history.json", history)
+    facts = {
+        "alarms": ["the generator copies."],
+        "extractor": "lenet@0123456789ab",
+        "generated": 2000,
+        "intervals": "by hand",
+        "samples_per_second": 1234.5,
+        "classes_seen": {"generated": {"a": 0.25, "b": 0.75}},
+        "left_out": ["this", "that"],
+    }
+    artefact.write_json(folder / "examination.json", facts)
+    own = {"fcd": Score(4.15, 3.9, 4.4, 2000), "coverage": Score(0.88, 0.85, 0.9, 360)}
+    baselines = {name: {"fcd": Score(value, None, None, 2000)} for name, value in (("real", 1.64), ("noise", 198.0))}
+    artefact.write_scores(folder, {"test": own}, baselines)
+    return folder
+
+
+@pytest.fixture
+def page(run):
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_every_picture_is_in_the_page_as_it_lies_in_the_folder(run, page):
+    inside = [base64.b64decode(each) for each in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+
+    assert len(inside) == 4 + SHOWN_STEPS
+    for name in ("after", "before", "latent_plane", "nearest", "step-000100", "step-002000"):
+        assert (run / "samples" / f"{name}.png").read_bytes() in inside
+    assert Image.open(io.BytesIO(inside[0])).size == (17, 17)
+    assert "script" not in re.findall(r"<(\w+)", page)
+    assert "image-rendering: pixelated" in page
+    assert "img-src data:" in page
+
+
+def test_the_page_shows_samples_then_the_course_of_training_then_the_examination(page):
+    places = [
+        page.index(each)
+        for each in (
+            "Beware",
+            "Samples of the trained",
+            "Before training",
+            "step 100<",
+            "step 2,000",
+            "Latent plane",
+            "Beside the nearest",
+            "lenet@0123456789ab",
+        )
+    ]
+
+    assert places == sorted(places)
+    assert "the generator copies." in page
+    assert "1,234" in page or "1,235" in page
+    assert "95 % intervals: by hand." in page
+
+
+def test_both_players_are_in_one_plot(page):
+    assert "loss by step: generator, discriminator" in page
+    assert "by step: real, generated" in page
+    assert page.count("<svg") == 3  # and the distance on validation rows
+
+
+def test_the_first_sentence_sets_a_distance_beside_that_of_real_images(page):
+    told = (
+        "FCD (Fréchet classifier distance) of 2,000 generated images against the test ones is 4.150 (3.900 to 4.400). "
+        "As many real training images have 1.640."
+    )
+
+    assert told in page
+    assert page.index("uniform noise") > page.index("All scores")  # too far off for the scale of the bars
+
+
+def test_a_distance_without_a_floor_is_told_alone():
+    own = {"swd": {"value": 0.1, "low": None, "high": None, "n": 50}}
+
+    assert lead(own, "test", {}) == (
+        "sliced Wasserstein distance of 50 generated images against the test ones is 0.100."
+    )
+
+
+def test_few_steps_are_all_shown_and_none_is_no_strip(run, tmp_path):
+    for path in sorted((run / "samples").glob("step-*.png"))[3:]:
+        path.unlink()
+
+    assert [each["title"] for each in steps(run / "samples")] == ["step 100", "step 200", "step 300"]
+    assert steps(tmp_path / "nowhere") == []
