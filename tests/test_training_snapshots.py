@@ -31,7 +31,7 @@ def look(tmp_path):
 
     def go(step, first=True, task=None):
         trainer.task = task or trainer.task
-        state = TrainerState(global_step=step, is_world_process_zero=first)
+        state = TrainerState(global_step=step, max_steps=400, is_world_process_zero=first)
         Snapshots(trainer, None).on_evaluate(args, state, TrainerControl())
         assert model.training
         return sorted(path.name for path in tmp_path.glob("samples/*"))
@@ -43,15 +43,23 @@ def test_each_look_draws_from_the_same_noise_and_leaves_the_random_numbers_alone
     torch.manual_seed(0)
     before = torch.get_rng_state()
 
-    assert look(5) == ["step-000005.png"]
-    assert look(12) == ["step-000005.png", "step-000012.png"]
+    assert look(10) == ["step-000010.png"]
+    assert look(24) == ["step-000010.png", "step-000024.png"]
     assert torch.equal(torch.get_rng_state(), before)
-    first, second = (Image.open(tmp_path / "samples" / name) for name in ("step-000005.png", "step-000012.png"))
+    first, second = (Image.open(tmp_path / "samples" / name) for name in ("step-000010.png", "step-000024.png"))
     assert (np.asarray(first) == np.asarray(second)).all()
     assert first.text["Description"] == "drawn"
 
 
 def test_other_processes_step_zero_and_texts_leave_no_picture(look):
-    assert look(5, first=False) == []
+    assert look(10, first=False) == []
     assert look(0) == []
-    assert look(5, task=SimpleNamespace(sample=lambda model, processor: ["a text"])) == []
+    assert look(10, task=SimpleNamespace(sample=lambda model, processor: ["a text"])) == []
+
+
+def test_a_long_training_leaves_forty_pictures_and_a_resumed_one_goes_on_counting(look):
+    for step in range(1, 401):
+        names = look(step)
+
+    assert len(names) == 40
+    assert names[-1] == "step-000400.png"

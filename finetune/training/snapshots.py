@@ -1,4 +1,4 @@
-"""What a generator draws while it learns: one picture at each evaluation and each checkpoint, from the same noise."""
+"""What a generator draws while it learns: pictures from the same noise, made at evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from finetune.training.trainer import Trainer
 
 
+MOST = 20  # pictures a run, evenly over its steps, however often it is evaluated
+
+MOST = 40  # pictures of a training, about evenly spread
+
+
 class Snapshots(TrainerCallback):
-    """Writes samples/step-NNNNNN.png in the run, on the first process; training goes on as if nobody had looked.
+    """Writes samples/step-NNNNNN.png in the run, at most 40, on the first process; training goes on as if unseen.
 
     Args:
         trainer: its `sampled_model()` draws, which for a GAN is the averaged generator.
@@ -35,7 +40,7 @@ class Snapshots(TrainerCallback):
 
     def _look(self, args: TrainingArguments, state: TrainerState) -> None:
         path = Path(str(args.output_dir)) / artefact.SAMPLES / f"step-{state.global_step:06}.png"
-        if not state.is_world_process_zero or not state.global_step or path.exists():
+        if not state.is_world_process_zero or not state.global_step or _is_shown(path, state):
             return
         model = self.trainer.sampled_model()
         was_training = model.training
@@ -45,5 +50,11 @@ class Snapshots(TrainerCallback):
             picture = self.trainer.task.sample(model, self.processor)
         model.train(was_training)
         if isinstance(picture, Picture):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            artefact.write_picture(picture, path)
+            folder.mkdir(parents=True, exist_ok=True)
+            artefact.write_picture(picture, folder / f"step-{step:06}.png")
+
+
+def _is_shown(path: Path, state: TrainerState) -> bool:
+    """Say whether there is a picture of this part of the training; the files say it, so a resumed run goes on with it."""
+    parts = {int(each.stem.removeprefix("step-")) * MOST // state.max_steps for each in path.parent.glob("step-*.png")}
+    return state.global_step * MOST // state.max_steps in parts
