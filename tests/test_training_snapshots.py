@@ -44,9 +44,9 @@ def test_each_look_draws_from_the_same_noise_and_leaves_the_random_numbers_alone
     before = torch.get_rng_state()
 
     assert look(10) == ["step-000010.png"]
-    assert look(24) == ["step-000010.png", "step-000024.png"]
+    assert look(60) == ["step-000010.png", "step-000060.png"]
     assert torch.equal(torch.get_rng_state(), before)
-    first, second = (Image.open(tmp_path / "samples" / name) for name in ("step-000010.png", "step-000024.png"))
+    first, second = (Image.open(tmp_path / "samples" / name) for name in ("step-000010.png", "step-000060.png"))
     assert (np.asarray(first) == np.asarray(second)).all()
     assert first.text["Description"] == "drawn"
 
@@ -57,9 +57,9 @@ def test_other_processes_step_zero_and_texts_leave_no_picture(look):
     assert look(10, task=SimpleNamespace(sample=lambda model, processor: ["a text"])) == []
 
 
-def test_a_long_training_leaves_forty_pictures_and_a_resumed_one_goes_on_counting(look):
+def test_a_long_training_leaves_twenty_pictures_and_a_resumed_one_goes_on_with_them(look):
     for step in range(1, 401):
         names = look(step)
 
-    assert len(names) == 40
+    assert 20 <= len(names) <= 21
     assert names[-1] == "step-000400.png"

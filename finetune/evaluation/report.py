@@ -127,6 +127,8 @@ def _classes(scores: dict[str, Any], labels: list[str]) -> list[dict[str, Any]]:
         {"label": label, **{kind: scores.get(f"{kind}/{label}") for kind in ("precision", "recall", "f1")}}
         for label in labels
     ]
+    if not any(row["recall"] for row in rows):  # classes that a generator is told, and nobody scores
+        return []
     return sorted(rows, key=lambda row: row["f1"]["value"] if row["f1"] else 2.0)
 
 

@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 
 MOST = 20  # pictures a run, evenly over its steps, however often it is evaluated
 
-MOST = 40  # pictures of a training, about evenly spread
-
 
 class Snapshots(TrainerCallback):
-    """Writes samples/step-NNNNNN.png in the run, at most 40, on the first process; training goes on as if unseen.
+    """Writes samples/step-NNNNNN.png in the run, at most 20, on the first process; training goes on as if unseen.
 
     Args:
         trainer: its `sampled_model()` draws, which for a GAN is the averaged generator.
@@ -50,11 +48,12 @@ class Snapshots(TrainerCallback):
             picture = self.trainer.task.sample(model, self.processor)
         model.train(was_training)
         if isinstance(picture, Picture):
-            folder.mkdir(parents=True, exist_ok=True)
-            artefact.write_picture(picture, folder / f"step-{step:06}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            artefact.write_picture(picture, path)
 
 
 def _is_shown(path: Path, state: TrainerState) -> bool:
-    """Say whether there is a picture of this part of the training; the files say it, so a resumed run goes on with it."""
-    parts = {int(each.stem.removeprefix("step-")) * MOST // state.max_steps for each in path.parent.glob("step-*.png")}
-    return state.global_step * MOST // state.max_steps in parts
+    """Say whether there is a picture of this part of the training; the files say it, also to a resumed run."""
+    most = max(1, state.max_steps)
+    parts = {int(each.stem.removeprefix("step-")) * MOST // most for each in path.parent.glob("step-*.png")}
+    return state.global_step * MOST // most in parts
