@@ -118,6 +118,7 @@ class Loading:
             given = self.options.image or ImageOptions()
             self.result.image, notes = settle_images(reads, self.columns.image, given)
             self.findings.notes += [*remarked(self.findings), *notes]
+            refuse_one(self.reads.get("train", []))
         if not self.options.streaming:  # a stream has names
             keep_class_order(reads, self.columns.label)
         self.result.notes += self.findings.notes
@@ -185,6 +186,15 @@ class Loading:
     def note(self, split: str, step: str, before: int, after: int) -> None:
         """Write a line of the ledger."""
         self.result.ledger.append({"split": split, "step": step, "before": before, "after": after})
+
+
+def refuse_one(train: list[list[Read]]) -> None:
+    """Raise UserError where the training rows are one image."""
+    tables = [read.table for source in train for read in source if read.table.num_rows]
+    if sum(map(len, tables)) == 1:
+        raise UserError(
+            f"{tables[0].column('row_id')[0]}: is the only image of data.train; nothing is learned from one"
+        )
 
 
 def keep_class_order(reads: list[Read], label: str | None) -> None:

@@ -49,7 +49,9 @@ def settle_images(reads: list[Read], image: str, given: ImageOptions) -> tuple[I
     if not first:
         return given, []
     shapes = {row_id: shape_of(length) for length, row_id in first.items()}
-    sizes = {size: row_id for row_id, (size, _) in reversed(shapes.items())}
+    sizes: dict[int, str] = {}
+    for row_id, (size, _) in shapes.items():
+        sizes.setdefault(size, row_id)
     if len(sizes) > 1:
         (one, where), (other, there) = list(sizes.items())[:2]
         raise UserError(
