@@ -148,7 +148,7 @@ CASES: list[tuple[str, Callable[[], str], str]] = [
     ("bomb", folder(x_png=bomb()), "pictures/a/x.png: would unpack into more pixels than any image here may have"),
     ("large-bomb", folder(x_png=encoded(Image.new("1", (8000, 8000)))), "x.png: has 8000 x 8000 pixels; more than 50,"),
     ("tiny", inside("flat/a/1.png", grey(4)), "flat/a/1.png: is 4 x 4 pixels, and a side may have 8 to 256; say"),
-    ("folder-without-images", inside("flat/readme.txt", b"x"), "flat: holds no images; files are read that end in .png"),
+    ("folder-without-images", inside("flat/readme.txt", b"x"), "flat: holds no images; files are read that end in"),
     ("one-image", inside("flat/a/1.png", grey()), "flat/a/1.png: is the only image of data.train; nothing is learned"),
     ("no-classes", flat(3), "flat: has 0.png in it, so its class is not known; put the images of each class into"),
     ("stray", lambda: [folder()(), file("pictures/x.png", grey())()][0],
