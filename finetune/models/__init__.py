@@ -11,8 +11,8 @@ def register() -> None:
     from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
     from finetune.models.gan import GANConfig, Generator
-    from finetune.models.text_vae import TextVAE, TextVAEConfig
     from finetune.models.image_classifier import ImageClassifier, ImageClassifierConfig
+    from finetune.models.text_vae import TextVAE, TextVAEConfig
     from finetune.models.vae import VAE
     from finetune.models.vae_config import VAEConfig
     from finetune.models.vqvae import VQVAE, VQVAEConfig
