@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
-    from finetune.reuse import evaluate, predict
+    from finetune.reuse import evaluate, predict, sample
     from finetune.run import train
     from finetune.task import Task
 
-__all__ = ["Recipe", "Task", "evaluate", "predict", "train"]
+__all__ = ["Recipe", "Task", "evaluate", "predict", "sample", "train"]
 
 EXPORTS = {  # imported when they are asked for: torch takes seconds
     "Recipe": "finetune.recipe",
     "Task": "finetune.task",
     "evaluate": "finetune.reuse",
     "predict": "finetune.reuse",
+    "sample": "finetune.reuse",
     "train": "finetune.run",
 }
 

@@ -46,6 +46,22 @@ VERBS = {
         shows="finetune.showing:answers",
         data=True,
     ),
+    "sample": Verb(
+        "finetune.reuse:sample",
+        "Draw texts or images from a run.",
+        ("run",),
+        {
+            "count": "how many (64 images, 8 texts), or how many walks (8)",
+            "seed": "the same one draws the same (13)",
+            "grid": "FILE.png for all images side by side (RUN/samples/sample.png)",
+            "output": "folder for images, one PNG each; FILE.jsonl for texts, printed when left out",
+            "interpolate": "walk between pairs of points of the latent space",
+            "traverse": "walk along each of the first 10 latent dimensions",
+        },
+        overrides=True,
+        shows="finetune.showing:drawn",
+        data=True,
+    ),
     "check": Verb(
         "finetune.preparation:check",
         "Read a recipe and its data, and say whether training could start.",
@@ -68,7 +84,7 @@ VERBS = {
     ),
     "schema": Verb("finetune.schema:text", "Print the JSON schema of a recipe, for editors.", shows="builtins:str"),
     "env": Verb("finetune.environment:text", "Print versions and hardware, ready to paste.", shows="builtins:str"),
-    "verify": Verb("finetune.reuse:verify", "Reload a run and compare it.", ("run",), hidden=True),
+    "verify": Verb("finetune.reloading:verify", "Reload a run and compare it.", ("run",), hidden=True),
 }
 
 

@@ -11,8 +11,8 @@ from finetune.errors import UserError
 from finetune.recipe_names import nearest
 from finetune.recipe_reading import Written
 
-SWITCHES = ("overwrite", "print_config")  # flags without a value
-READS = {"rows": int, "output": Path, "profile": str}
+SWITCHES = ("overwrite", "print_config", "interpolate", "traverse")  # flags without a value
+READS = {"rows": int, "count": int, "seed": int, "grid": Path, "output": Path, "profile": str}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,14 @@ def _options_by_name() -> dict[str, str]:
 
 
 def _example(option: str) -> str:
-    return {"profile": "cpu", "output": "answers.jsonl", "rows": "5"}.get(option, "VALUE")
+    return {
+        "profile": "cpu",
+        "output": "answers.jsonl",
+        "grid": "grid.png",
+        "rows": "5",
+        "count": "64",
+        "seed": "7",
+    }.get(option, "VALUE")
 
 
 def _read(flag: str, value: str) -> Any:

@@ -11,6 +11,7 @@ from finetune.task import Picture
 
 if TYPE_CHECKING:
     import numpy as np
+    from datasets import Dataset
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -51,13 +52,18 @@ def write_samples(run: Path, name: str, found: list[str] | Picture) -> None:
 
 
 def examination(prepared: Prepared, model: PreTrainedModel) -> Examination:
-    """Return what looking at the model as a whole tells; looking leaves the random numbers as they were."""
+    """Return what looking at the trained model as a whole tells."""
+    inputs = {name: each.inputs for name, each in prepared.encoded.items()}
+    return examined(prepared.recipe, model, prepared.processor, inputs)
+
+
+def examined(recipe: Recipe, model: PreTrainedModel, processor: Processor, inputs: dict[str, Dataset]) -> Examination:
+    """Return what looking at a model as a whole tells; looking leaves the random numbers as they were."""
     import torch
 
-    recipe, inputs = prepared.recipe, {name: each.inputs for name, each in prepared.encoded.items()}
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(recipe.train.seed)
-        return recipe.task.examine(model.eval(), inputs, prepared.processor, recipe.evaluate)
+        return recipe.task.examine(model.eval(), inputs, processor, recipe.evaluate)
 
 
 def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarray]], found: Examination) -> None:
@@ -67,7 +73,7 @@ def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarra
     scores: dict[str, Scores] = {name: task.score(each, inputs[name], resamples) for name, each in answers.items()}
     for split, more in found.scores.items():
         scores[split] = scores.get(split, {}) | more
-    _write_examination(run, found)
+    write_examination(run, found)
     rows = prepared.splits.rows
     if "test" in answers:
         table = task.predictions(answers["test"], inputs["test"], rows["test"])
@@ -95,16 +101,17 @@ def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarra
     )
 
 
-def _write_examination(run: Path, found: Examination) -> None:
-    """Write the pictures, and what else is known of them; print the alarms."""
+def write_examination(folder: Path, found: Examination) -> None:
+    """Write the pictures into samples/ of a folder, and what else is known beside it; print the alarms."""
     for line in found.alarms:
         print(f"Beware: {line}", flush=True)
     if found.pictures:
-        (run / artefact.SAMPLES).mkdir(exist_ok=True)
+        (folder / artefact.SAMPLES).mkdir(parents=True, exist_ok=True)
     for name, picture in found.pictures.items():
-        artefact.write_picture(picture, run / artefact.SAMPLES / f"{name}.png")
+        artefact.write_picture(picture, folder / artefact.SAMPLES / f"{name}.png")
     if found.facts or found.alarms:
-        artefact.write_json(run / artefact.EXAMINATION, {"alarms": list(found.alarms), **found.facts})
+        folder.mkdir(exist_ok=True)
+        artefact.write_json(folder / artefact.EXAMINATION, {"alarms": list(found.alarms), **found.facts})
 
 
 def write_history(run: Path, trainer: Trainer) -> None:
@@ -164,7 +171,7 @@ def reference(prepared: Prepared, trainer: Trainer) -> dict[str, Tensor]:
 def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
     """Save what the run needs besides weights, reload it and compare, and write the report."""
     from finetune.evaluation.report import write_report
-    from finetune.reuse import compare_reloaded
+    from finetune.reloading import compare_reloaded
 
     recipe = prepared.recipe
     prepared.processor.save_pretrained(run)

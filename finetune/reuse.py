@@ -1,4 +1,4 @@
-"""Using a run again: evaluate it on other rows, predict with it, check that it reloads as it was."""
+"""Using a run again: evaluate it on other rows, predict with it, draw from it."""
 
 from __future__ import annotations
 
@@ -10,98 +10,125 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.errors import UserError
+from finetune.recording import examined, write_examination
+from finetune.reloading import load_run
+from finetune.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from finetune.data import Splits
     from finetune.recipe import Recipe
-    from finetune.task import Scores
+    from finetune.task import Examination, Scores
     from finetune.training.trainer import Trainer
-
-
-def load_run(
-    run: Path, overrides: Mapping[str, Any] | None = None
-) -> tuple[Recipe, PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the recipe, the model (adapter attached) and the processor of a run, from its folder alone."""
-    from finetune.adapters import HeadOnly, load_adapter
-    from finetune.recipe import Recipe
-
-    recipe = Recipe.read(run / artefact.RECIPE, overrides)
-    source = replace(recipe.model, tokenizer=str(run))
-    whole = recipe.adapter is None or isinstance(recipe.adapter, HeadOnly)
-    if whole:
-        source = replace(source, path=str(run), revision=None, config=None, gguf_file=None, sha256=None)
-    processor = recipe.task.load_processor(source, lambda: iter(()))
-    model, _ = recipe.task.load_model(source, processor)
-    loaded: PreTrainedModel = model if whole else load_adapter(model, run)  # type: ignore[assignment]
-    return recipe, loaded.eval(), processor
-
-
-def verify(run: Path) -> artefact.Verdict:
-    """Reload a run in this process and compare its logits with those kept when it was trained.
-
-    Raises:
-        CheckFailed: they differ by more than the tolerance.
-    """
-    return compare_reloaded(run, "fresh")
-
-
-def compare_reloaded(run: Path, process: str) -> artefact.Verdict:
-    """Reload a run here, compare, and record the verdict in the run."""
-    import torch
-
-    if not (run / artefact.REFERENCE).exists():
-        raise UserError(f"{run} is not a run with reference rows: {artefact.REFERENCE} is missing.")
-    recipe, model, _ = load_run(run)
-    model.to(recipe.train.device)  # type: ignore[arg-type]  # the stub of a decorated method
-    with torch.no_grad():
-        verdict = artefact.compare(
-            run,
-            lambda batch: recipe.task.logits(model, {n: each.to(recipe.train.device) for n, each in batch.items()}),
-            process,
-        )
-    artefact.write_verdict(run, verdict)
-    return verdict
 
 
 def evaluate(run: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Scores]:
     """Score a run on its test split, or on another (`{"data.test": "other.csv"}`), and return {split: scores}.
 
-    The scores of other rows than the run's own are written under evaluations/ in the run; the run's scores stay.
+    The scores of other rows than the run's own are written under evaluations/ in the run, with what else was found and
+    drawn; the run's scores stay.
     """
-    from finetune.data import load_splits
-
     artefact.open_run(run)
     recipe, model, processor = load_run(run, overrides)
-    wanted = ("test",) if recipe.data.test is not None else ("validation",)
-    if wanted == ("validation",) and recipe.data.validation is None:
+    held = "test" if recipe.data.test is not None else "validation"
+    if held == "validation" and recipe.data.validation is None:
         raise UserError(f"{run}: the recipe has no test or validation rows. Name some: --data.test FILE.")
-    # A validation set that was held out of the training rows needs them to be found again.
-    splits = load_splits(recipe.data, recipe.task.columns(), wanted)
+    splits = _splits(recipe, held)
     trainer = _trainer(recipe, model, processor, run)
-    scores = {}
-    for name in wanted:
-        rows = splits.rows[name]
-        inputs = recipe.task.encode(rows, processor, recipe.data.on_long).inputs
-        if recipe.task.targets not in inputs.column_names:
-            raise UserError(f"data.{name}: the rows have no {recipe.task.columns().label!r} to score against.")
-        answers = trainer.answers(inputs)
-        scores[name] = recipe.task.score(answers, inputs, recipe.evaluate.resamples)
-        if trainer.is_world_process_zero():
-            found = recipe.task.examine(model.eval(), {name: inputs}, processor, recipe.evaluate)
-            scores[name] |= found.scores.get(name, {})
+    inputs = {
+        name: recipe.task.encode(splits.rows[name], processor, recipe.data.on_long).inputs
+        for name in ("train", held)
+        if name in splits.rows
+    }
+    if recipe.task.targets not in inputs[held].column_names:
+        raise UserError(f"data.{held}: the rows have no {recipe.task.columns().label!r} to score against.")
+    scores = recipe.task.score(trainer.answers(inputs[held]), inputs[held], recipe.evaluate.resamples)
     if trainer.is_world_process_zero():
-        _write_evaluation(run, splits.fingerprints, scores)
-    return scores
+        found = examined(recipe, trainer.sampled_model(), processor, inputs)
+        scores |= found.scores.get(held, {})
+        _write_evaluation(run, splits.fingerprints, {held: scores}, found)
+    return {held: scores}
 
 
-def _write_evaluation(run: Path, fingerprints: dict[str, Any], scores: dict[str, Scores]) -> None:
+def _splits(recipe: Recipe, held: str) -> Splits:
+    """Return the rows to evaluate on; with the training rows, where they are still there, for a generator of images."""
+    from finetune.data import load_splits
+
+    columns = recipe.task.columns()
+    if columns.image is not None and type(recipe.task).generate is not Task.generate and not recipe.data.streaming:
+        try:
+            return load_splits(recipe.data, columns, ("train", held))
+        except UserError:
+            pass  # moved, or gone: the examination says what it leaves out
+    # A validation set that was held out of the training rows needs them to be found again.
+    return load_splits(recipe.data, columns, (held,))
+
+
+def _write_evaluation(run: Path, fingerprints: dict[str, Any], scores: dict[str, Scores], found: Examination) -> None:
     name = hashlib.sha256(repr(sorted(fingerprints.items())).encode()).hexdigest()[:12]
     folder = run / "evaluations"
     folder.mkdir(exist_ok=True)
-    plain = {split: {score: asdict(each) for score, each in table.items()} for split, table in scores.items()}
-    artefact.write_json(folder / f"{name}.json", {"data": fingerprints, "scores": plain})
+    plain = {
+        group: {name: {score: asdict(each) for score, each in held.items()} for name, held in tables.items()}
+        for group, tables in (("scores", scores), ("baselines", found.baselines))
+        if tables
+    }
+    artefact.write_json(folder / f"{name}.json", {"data": fingerprints, **plain})
+    if found.pictures or found.facts or found.alarms:
+        write_examination(folder / name, found)
+    for rival, held in found.baselines.items():
+        print(f"{rival}: " + ", ".join(f"{score} {each.value:.4g}" for score, each in held.items()), flush=True)
+
+
+def sample(
+    run: Path,
+    count: int | None = None,
+    seed: int = 13,
+    grid: Path | None = None,
+    output: Path | None = None,
+    interpolate: bool = False,
+    traverse: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[str] | Path:
+    """Draw from a run: return its texts, or the path of the images.
+
+    Args:
+        run: of a task that generates.
+        count: how many (64 images, 8 texts), or how many walks to interpolate (8).
+        seed: the same one draws the same.
+        grid: the PNG of all images side by side; RUN/samples/sample.png where neither it nor `output` is given.
+        output: for images a folder, a PNG each; for texts a .jsonl file, a row each.
+        interpolate: walk from one drawn point of the latent space to another, 10 steps each.
+        traverse: walk along each latent dimension, 10 steps each.
+        overrides: of the recipe.
+
+    Raises:
+        UserError: the run generates nothing or has no latent space, or nothing can be written there.
+    """
+    from finetune.drawing import draw, write_images, write_texts
+
+    artefact.open_run(run)
+    if interpolate and traverse:
+        raise UserError("--interpolate and --traverse exclude each other.")
+    if count is not None and count < 1:
+        raise UserError(f"--count is {count}; give 1 or more.")
+    if traverse and count is not None:
+        raise UserError("--count says nothing to --traverse: it walks along each of the first 10 latent dimensions.")
+    recipe, model, processor = load_run(run, overrides)
+    kind = "interpolate" if interpolate else "traverse" if traverse else "generate"
+    model.to(recipe.train.device)  # type: ignore[arg-type]  # the stub of a decorated method
+    drawn, columns = draw(recipe.task, model, processor, kind, count, seed)
+    if isinstance(drawn, list):
+        return write_texts(drawn, grid, output)
+    return write_images(
+        drawn,
+        columns,
+        grid,
+        output,
+        run / artefact.SAMPLES / ("sample.png" if kind == "generate" else f"sample-{kind}.png"),
+    )
 
 
 def predict(run: Path, file: Path, output: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Dataset:

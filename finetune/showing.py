@@ -43,6 +43,11 @@ def path(written: Path) -> str:
     return str(written)
 
 
+def drawn(found: list[str] | Path) -> str:
+    """Return texts with a line between each, or the path of the images."""
+    return str(found) if isinstance(found, Path) else "\n---\n".join(found)
+
+
 def _table(title: str, table: Mapping[str, Any], rivals: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:
     """Return the main scores of one split, one a line, with those of rivals in columns beside them."""
     rivals = rivals or {}

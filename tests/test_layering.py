@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # From the top down: a module imports from its own line and those below.
 LAYERS = (
     ("__main__", "cli", "command_line", "endings", "launching", "usage"),
-    ("preparation", "recording", "reuse", "run", "showing"),
+    ("drawing", "preparation", "recording", "reloading", "reuse", "run", "showing"),
     ("recipe", "recipe_checks", "recipe_names", "recipe_reading", "recipe_writing", "schema", "schema_types"),
     ("tasks",),
     ("adapters", "data", "evaluation", "loading", "training"),

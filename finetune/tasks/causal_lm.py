@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from finetune.loading import ModelOptions
     from finetune.task import Answers, Batch
 
+TOGETHER = 16  # texts that are drawn at once
+
 
 @dataclass(frozen=True)
 class CausalLM(Task):
@@ -170,28 +172,46 @@ class CausalLM(Task):
         return {"unigram": unigram}
 
     def sample(self, model: PreTrainedModel, processor: PreTrainedTokenizerBase) -> list[str]:
+        return [text for prompt in self.prompts for text in self._continued(model, processor, prompt, 1)]
+
+    def generate(self, model: PreTrainedModel, processor: PreTrainedTokenizerBase, count: int, seed: int) -> list[str]:
+        """Return `count` texts, as many from each prompt; an empty prompt begins a document."""
         import torch
 
-        texts = []
-        for prompt in self.prompts:
-            ids = processor(prompt, add_special_tokens=True)["input_ids"]
-            start = processor.bos_token_id if processor.bos_token_id is not None else processor.eos_token_id
-            if not ids or ids[0] != start:
-                ids = [start, *ids]
-            given = torch.tensor([ids], device=model.device)
-            with torch.no_grad():
-                out = model.generate(  # type: ignore[operator]  # the stub of a mixin
-                    input_ids=given,
-                    attention_mask=torch.ones_like(given),
-                    max_new_tokens=self._room(model, len(ids)),
-                    do_sample=True,
-                    temperature=0.8,
-                    top_k=50,
-                    pad_token_id=processor.pad_token_id,
-                    use_cache=True,
-                )
-            texts.append(str(processor.decode(out[0], skip_special_tokens=True)))
-        return texts
+        shares = [len(range(place, count, len(self.prompts))) for place in range(len(self.prompts))]
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return [
+                text
+                for prompt, share in zip(self.prompts, shares, strict=True)
+                for start in range(0, share, TOGETHER)
+                for text in self._continued(model, processor, prompt, min(TOGETHER, share - start))
+            ]
+
+    def _continued(
+        self, model: PreTrainedModel, processor: PreTrainedTokenizerBase, prompt: str, count: int
+    ) -> list[str]:
+        """Return `count` texts that begin with the prompt, drawn at temperature 0.8 from the 50 likeliest tokens."""
+        import torch
+
+        ids = processor(prompt, add_special_tokens=True)["input_ids"]
+        start = processor.bos_token_id if processor.bos_token_id is not None else processor.eos_token_id
+        if not ids or ids[0] != start:
+            ids = [start, *ids]
+        given = torch.tensor([ids], device=model.device)
+        with torch.no_grad():
+            out = model.generate(  # type: ignore[operator]  # the stub of a mixin
+                input_ids=given,
+                attention_mask=torch.ones_like(given),
+                max_new_tokens=self._room(model, len(ids)),
+                do_sample=True,
+                temperature=0.8,
+                top_k=50,
+                num_return_sequences=count,
+                pad_token_id=processor.pad_token_id,
+                use_cache=True,
+            )
+        return [str(processor.decode(each, skip_special_tokens=True)) for each in out]
 
     def _room(self, model: PreTrainedModel, used: int) -> int:
         from finetune.loading import context_length
