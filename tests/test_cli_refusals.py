@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune.cli import main
+from finetune.tasks import TASKS
 
 GOOD = """\
 task: {kind: text-classification, text: text, label: label}
@@ -41,7 +42,7 @@ NAMES = [
     ),
     ("text-classification", "text-clasification", "", 'my.yaml:1: task.kind is "text-clasification"; known: text-cla'),
     ("text-classification", "Causal_LM", "", "Did you mean causal-lm?"),
-    ("kind: text-classification, ", "", "", "my.yaml:1: task.kind is missing; known: text-classification, causal-lm."),
+    ("kind: text-classification, ", "", "", f"my.yaml:1: task.kind is missing; known: {', '.join(TASKS)}."),
     ("LORA", "LOAR", "", 'my.yaml:7: adapter.peft_type is "LOAR"; known: head, LORA'),
     ("LORA", "lora", "", "Did you mean LORA?"),
     ("LORA", "IA3", "", "my.yaml:8: adapter.r is not an option of IA3."),
@@ -198,7 +199,7 @@ sys.exit(f"imported {sorted(heavy)}" if heavy else code)
 
 
 def command(folder: Path, *arguments: str, launcher: tuple[str, ...] = ("-c", PROBE)) -> tuple[int, str, float]:
-    """Run the command in a process of its own; return its code, what it said on stderr and its seconds of processor time.
+    """Run the command in a process of its own; return its code, what it said on stderr, its seconds of processor time.
 
     Processor time, not the clock's: a busy machine changes nothing about what the command does before it answers.
     """
