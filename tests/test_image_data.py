@@ -181,6 +181,20 @@ def test_an_image_of_a_folder_is_named_by_its_path():
     assert read(class_folders(GREY)).rows["train"]["row_id"][0] == "folder/cat/0.png"
 
 
+def test_links_are_followed_once_and_other_files_are_counted():
+    class_folders(GREY)
+    Path("linked").mkdir()
+    Path("linked/bird").symlink_to("../folder/cat")
+    Path("linked/dog").symlink_to("../folder/dog")
+    Path("linked/dog/loop").symlink_to("..")
+    put("linked/notes.txt", b"x")
+
+    splits = read("linked")
+
+    assert list(splits.rows["train"]["label"]) == ["bird", "bird", "dog", "dog"]
+    assert splits.notes == ["linked: 2 files that are no images are passed over, such as readme.txt"]
+
+
 def test_the_arrays_of_an_npz_file_may_have_other_names():
     np.savez("x.npz", images=GREY, y=np.arange(4) % 2)
 

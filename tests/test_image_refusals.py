@@ -266,6 +266,7 @@ def test_a_task_on_texts_refuses_images(capsys):
     kind = ["--task.kind", "text-classification", "--model.config", "null", "--model.path", "x"]
 
     assert "rows.npz: holds images, and the task reads text" in refused(capsys, *kind, train=npz()())
+    assert "data.image: the task reads no images, but text" in refused(capsys, *kind, train=npz()(), image={"size": 8})
     assert "is a folder that save_to_disk did not write" in refused(capsys, *kind, train=folder()())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ def read_images(request: Request, findings: Findings) -> Iterator[Chunk]:
     path = request.piece.path
     assert request.image is not None
     root = root_of(path)
-    files = image_files(path, root)
+    files = image_files(path, root, findings)
     if not files:
         findings.faults.add(path, None, f"holds no images; files are read that end in {', '.join(IMAGES)}")
         return
@@ -53,18 +54,27 @@ def root_of(path: str) -> Path:
     return Path(*plain)
 
 
-def image_files(path: str, root: Path) -> list[Path]:
+def image_files(path: str, root: Path, findings: Findings) -> list[Path]:
     """Return the image files of a folder and of those below it, or of a glob, by name; hidden ones are passed over."""
     if Path(path).is_file():
         return [Path(path)]
-    found = root.rglob("*") if Path(path).is_dir() else map(Path, glob.glob(path, recursive=True))
-    return sorted(
-        file
-        for file in found
-        if file.suffix.lower() in IMAGES
-        and not any(part.startswith((".", "__MACOSX")) for part in file.relative_to(root).parts)
-        and file.is_file()
-    )
+    found = below(root) if Path(path).is_dir() else map(Path, glob.glob(path, recursive=True))
+    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    others = [file for file in files if file.suffix.lower() not in IMAGES]
+    if others and len(others) < len(files):
+        said = f"{len(others):,} files that are no images are passed over, such as {others[0].name}"
+        findings.notes.append(f"{path}: {said}")
+    return [file for file in files if file.suffix.lower() in IMAGES]
+
+
+def below(root: Path) -> Iterator[Path]:
+    """Give the files of a folder and of those below it, through links, each folder once."""
+    seen = set()
+    for place, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        yield from (Path(place, name) for name in names if real not in seen)
+        seen.add(real)
 
 
 def classes_of(files: list[Path], root: Path) -> list[str]:

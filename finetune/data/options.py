@@ -69,7 +69,8 @@ SIZES = (8, 256)  # the least and the greatest side of an image, pixels
 class DataOptions:
     """Where rows come from, and what is checked before anything is trained on them."""
 
-    # A file, a glob, a `save_to_disk` folder or a Hub id; several are joined, or mixed where sources have weights.
+    # A file, a glob, a folder of images or of `save_to_disk`, or a Hub id; several are joined, or mixed where sources
+    # have weights.
     train: str | Source | list[str] | list[Source] | None = None
     validation: str | Source | Holdout | list[str] | list[Source] | None = None
     test: str | Source | list[str] | list[Source] | None = None

@@ -72,6 +72,8 @@ class Loading:
         options, held = self.options, isinstance(self.options.validation, Holdout)
         if options.streaming and self.columns.image is not None:
             raise UserError("data.streaming: images are read whole; leave it out")
+        if options.image is not None and self.columns.image is None:
+            raise UserError(f"data.image: the task reads no images, but {', '.join(self.columns.texts)}; leave it out")
         given = {"train": options.train, "validation": None if held else options.validation, "test": options.test}
         if options.train is None and ("train" in wanted or (held and "validation" in wanted)):
             raise UserError("data.train is missing; name a file, a glob, a folder or a Hub id")
