@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 WITHOUT_HEAD = {"causal-lm"}  # tasks whose model comes whole: nothing in it is new
-PRETRAINED = {"text-classification", "causal-lm"}  # tasks that need a model's source
+PRETRAINED = {"text-classification", "causal-lm", "text-vae"}  # tasks that need a model's source
 
 
 def check_together(recipe: Recipe) -> None:
@@ -53,7 +53,8 @@ def _of_model(recipe: Recipe) -> Iterator[str]:
         yield "model.gguf_file is a file inside model.path, and model.path is missing."
     if model.config is not None and not isinstance(model.config.get("model_type"), str):
         yield "model.config.model_type is missing: model.config needs a family, such as gpt2 or bert."
-    if recipe.adapter is not None and model.config is not None:
+    scratch = model.config is not None and not model.config.get("decoder")  # else its halves are pretrained
+    if recipe.adapter is not None and scratch:
         yield f"adapter.peft_type {_kind(recipe.adapter)} adapts weights, and model.config trains from scratch."
     if getattr(recipe.adapter, "num_virtual_tokens", 0) is None:
         yield f"adapter.num_virtual_tokens is missing: {_kind(recipe.adapter)} must know how many it learns, e.g. 20."

@@ -118,14 +118,21 @@ TASKS: dict[str, dict[str, Any]] = {
         "rows": "{}.npz",
         "adapters": ("whole",),
     },
+    "image-gan": {
+        "task": {"kind": "image-gan", "flip": True, "diffaugment": ["translation"], "r1_gamma": 0.1},
+        "model": {"config": {"model_type": "finetune-gan", "preset": "mlp", "hidden_sizes": [16], "latent_dim": 4}},
+        "rows": "{}.npz",
+        "adapters": ("whole",),
+    },
     "causal-lm": {
         "task": {"kind": "causal-lm", "block_size": 32, "sample_tokens": 5, "pack": False},
         "model": "gpt2",
     },
     "text-vae": {
         "task": {"kind": "text-vae", "max_length": 48, "vocab_size": 300, "sample_tokens": 6, "free_bits": 0.5},
-        "model": {"config": {"model_type": "finetune-text-vae", "latent_dim": 4, "embedding_size": 16,
-                             "hidden_size": 16}},
+        "model": {
+            "config": {"model_type": "finetune-text-vae", "latent_dim": 4, "embedding_size": 16, "hidden_size": 16}
+        },
         "adapters": ("whole",),
     },
     "image-vae": {

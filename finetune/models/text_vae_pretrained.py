@@ -36,6 +36,9 @@ class MemoryDecoder(nn.Module):
         super().__init__()
         self.layers, self.heads, self.head_size = _attention_shape(config)
         self.network = AutoModelForCausalLM.from_config(config)
+        # transformers asks a model's children, and no grandchildren, which of their weights are one
+        tied = self.network.all_tied_weights_keys
+        self.all_tied_weights_keys = {f"network.{name}": f"network.{other}" for name, other in tied.items()}
         self.memory = nn.Linear(latent_dim, 2 * self.layers * self.heads * self.head_size)
         self.beside = nn.Linear(latent_dim, self.network.get_input_embeddings().weight.shape[1])
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.task import Examination, Score
-from finetune.tasks.generated import pixels
-from finetune.tasks.latent_pictures import batches, latent_pictures, reconstructions
+from finetune.tasks.generated import examine_generator, pixels
+from finetune.tasks.latent_pictures import SEED, batches, generated, latent_pictures, reconstructions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,14 @@ def examine_image_vae(
     score, more = likelihood(task, model, held, options)
     facts = {"split": split, "images": len(held), **facts, **more}
     pictures |= latent_pictures(task, model, held, looked.mean, looked.kl)
-    return Examination({split: {"iw_nll": score}}, {}, pictures, facts, alarms)
+    drawn = examine_generator(lambda count: generated(model, count, SEED), inputs, options)
+    return Examination(
+        {split: {"iw_nll": score, **drawn.scores.get(split, {})}},
+        drawn.baselines,
+        pictures | drawn.pictures,
+        facts | drawn.facts,
+        alarms + drawn.alarms,
+    )
 
 
 def look(task: ImageVAE, model: PreTrainedModel, held: Dataset) -> Looked:

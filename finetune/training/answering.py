@@ -63,7 +63,7 @@ def scoring(trainer: Trainer) -> Iterator[Any]:
 
     accelerate wraps `forward` in autocast for good; the plain one stands beside it.
     """
-    model: Any = trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
+    model: Any = trainer.answerer
     wrapped, plain = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
     half = trainer.precision == "bfloat16"
     was_training = model.training

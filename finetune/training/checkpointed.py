@@ -49,6 +49,11 @@ class Checkpointed(transformers.Trainer):
     _part: dict[str, Any] | None = None  # this process's part of the checkpoint, until its epoch goes on
 
     @property
+    def answerer(self) -> Any:
+        """The network that is evaluated."""
+        return self.model_wrapped if self.is_deepspeed_enabled else self.model
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of this run's checkpoints."""
         return Path(str(self.args.output_dir)) / CHECKPOINTS

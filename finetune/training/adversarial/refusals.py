@@ -1,0 +1,68 @@
+"""Options that the adversarial trainer cannot honour: each is one line before anything is trained."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import SchedulerType
+
+from finetune.errors import UserError
+from finetune.training.options import TrainOptions
+
+PLATEAUS = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+OPTIMISERS = (
+    "adamw_torch",
+    "adamw_torch_fused",
+    "sgd",
+    "rmsprop",
+    "adagrad",
+    "adafactor",
+    "adamw_bnb_8bit",
+    "lion_32bit",
+)
+
+# {option: what to do instead}; an option is refused where it differs from the library's default.
+UNUSED: dict[str, str] = {
+    "head_learning_rate": "use task.discriminator_learning_rate",
+    "adam_beta1": "use task.adam_betas, which follow the loss when left out",
+    "adam_beta2": "use task.adam_betas, which follow the loss when left out",
+    "neftune_noise_alpha": "there are no word embeddings here",
+    "activation_checkpointing": "gradients of gradients are not recomputed",
+    "gradient_checkpointing": "gradients of gradients are not recomputed",
+    "use_liger_kernel": "it knows language models alone",
+    "torch_compile": "it has no gradients of gradients",
+    "torch_empty_cache_steps": "it would slow both players down",
+    "optim_target_modules": "both players are trained as a whole",
+    "train_sampling_strategy": "all images are equally long",
+}
+
+
+def refuse(args: TrainOptions, network: Any, inputs: Any) -> None:
+    """Raise UserError for what two players with two optimisers cannot be given."""
+    if not hasattr(inputs, "num_rows"):
+        raise UserError("data.streaming: adversarial training needs rows that can be counted. Leave it out.")
+    for name, instead in UNUSED.items():
+        if getattr(args, name, None) not in (_default(name), None, False):
+            raise UserError(f"train.{name} does not work with adversarial training: {instead}. Leave it out.")
+    if hasattr(network, "peft_config"):
+        raise UserError("adapter: adversarial training trains whole networks. Leave the section out.")
+    if args.fp16:
+        raise UserError("train.fp16: one gradient scaler cannot serve two players; use train.bf16.")
+    if args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UserError("DeepSpeed holds one model, and adversarial training has two: use the profile cpu, gpu or ddp.")
+    if args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise UserError("FSDP is not offered for adversarial training: use the profile cpu, gpu or ddp.")
+    if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "fp8":
+        raise UserError("fp8 holds one model, and adversarial training has two: use train.bf16.")
+    if args.lr_scheduler_type in PLATEAUS:
+        raise UserError("train.lr_scheduler_type: a schedule that watches a score does not fit two players.")
+    name = str(getattr(args.optim, "value", args.optim))
+    if name not in OPTIMISERS:
+        raise UserError(f"train.optim: {name} is not offered for two players; use one of {', '.join(OPTIMISERS)}.")
+
+
+def _default(name: str) -> Any:
+    known = {**TrainingArguments.__dataclass_fields__, **TrainOptions.__dataclass_fields__}
+    return known[name].default

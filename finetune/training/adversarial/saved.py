@@ -1,0 +1,63 @@
+"""The other half of a checkpoint and of a run: the discriminator, its optimiser and schedule, and the average."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from finetune.training import checkpoints
+from finetune.training.packing import read_state, write_state
+from finetune.training.saved_state import load_weights, save_weights, trained_state
+
+if TYPE_CHECKING:
+    from finetune.training.adversarial.trainer import AdversarialTrainer
+
+FOLDER = "discriminator"
+AVERAGE = "average"
+RAW = "raw"  # the variant of the weights that were trained, beside their average
+
+
+def write(trainer: AdversarialTrainer, stage: Path) -> None:
+    """Write into the stage of a checkpoint what it holds besides the generator."""
+    folder = stage / FOLDER
+    folder.mkdir()
+    save_weights(folder, trainer.discriminator)
+    write_state(folder, "optimizer", trainer.d_optimizer.state_dict())
+    write_state(folder, "schedule", trainer.d_scheduler.state_dict())
+    if trainer.average is not None:
+        write_state(stage, AVERAGE, dict(trainer.average.network.state_dict()))
+
+
+def size(trainer: AdversarialTrainer) -> int:
+    """Return about how many bytes `write` writes: weights, two moments of each, and the average."""
+    held = 3 * sum(each.nbytes for each in trained_state(trainer.discriminator).values())
+    return held + (0 if trainer.average is None else _bytes(trainer.average.network))
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(each.nbytes for each in network.state_dict().values())
+
+
+def read_networks(trainer: AdversarialTrainer, path: Path) -> None:
+    """Put the discriminator and the average of a checkpoint back in place."""
+    load_weights(path / FOLDER, trainer.discriminator)
+    if trainer.average is not None:
+        trainer.average.network.load_state_dict(read_state(path, AVERAGE))
+
+
+def read_optimizer(trainer: AdversarialTrainer, path: Path) -> None:
+    """Put the discriminator's optimiser and schedule of a checkpoint back in place."""
+    trainer.d_optimizer.load_state_dict(read_state(path / FOLDER, "optimizer"))
+    trainer.d_scheduler.load_state_dict(read_state(path / FOLDER, "schedule"))
+
+
+def write_players(trainer: AdversarialTrainer, folder: Path) -> None:
+    """Write the raw weights and the discriminator of a run beside its generator."""
+    player: Any = trainer.discriminator
+    generator: Any = trainer._network
+    if trainer.raw is not None:
+        generator.save_pretrained(str(folder), state_dict=trainer.raw, variant=RAW)
+    player.save_pretrained(str(folder / FOLDER))
+    checkpoints.honour_umask(folder)
