@@ -154,6 +154,8 @@ def test_a_row_weighted_k_times_counts_as_k_rows(draw):
         assert weighted(times) == pytest.approx(np.array([repeated(rows), repeated(np.arange(60))]))
 
 
+SQUARE = [[float(row % 3), float(row // 3)] for row in range(9)]  # places of vectors
+ASIDE = [[x + 1.0, y] for x, y in SQUARE]
 SAMPLES = {
     "accuracy": ([0, 1, 1, 0], [0, 1, 0, 0], 0.75),
     "active_units": ([[0.0, 1.0], [1.0, 1.0]], [0.0, 0.0], 1.0),
@@ -161,18 +163,26 @@ SAMPLES = {
     "average_precision": ([[0.9, 0.1], [0.2, 0.8]], [0, 1], 1.0),
     "bits_per_byte": ([np.log(2), np.log(2)], [1, 3], 0.5),
     "bleu": (["a b c d e", "f g h i"], ["a b c d e", "f g h i"], 100.0),
+    "c2st": (SQUARE, ASIDE, None),
     "confusion_matrix": ([0, 1, 1], [0, 1, 0], [[1, 1], [0, 1]]),
+    "cs": ([[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.5, 0.5]], 2.0),
     "f1": ([0, 1, 1, 0], [0, 1, 1, 0], None),
+    "fcd": (SQUARE, ASIDE, 1.0),
     "hamming_loss": ([[0, 1], [1, 1]], [[0, 1], [1, 0]], 0.25),
+    "kcd": (SQUARE, ASIDE, None),
     "log_loss": ([[0.0, 0.0]], [1], np.log(2)),
     "mae": ([1.0, 2.0], [2.0, 4.0], 1.5),
     "mcc": ([0, 1, 1, 0], [0, 1, 1, 0], 1.0),
+    "memorisation": ([1.0, 1.0, 5.0], [2.0, 2.0, 9.0], 0.5),
     "mse": ([1.0, 2.0], [2.0, 4.0], 2.5),
+    "nelbo": ([1.0, 2.0], [0.5, 0.5], 2.0),
     "nll": ([2.0, 30.0], [1, 9], 3.2),
     "pearson": ([1.0, 2.0, 3.0], [2.0, 4.0, 6.0], 1.0),
     "perplexity": ([0.0], [3], 1.0),
+    "prdc": (SQUARE, ASIDE, None),
     "spearman": ([1.0, 2.0, 3.0], [2.0, 4.0, 60.0], 1.0),
     "subset_accuracy": ([[0, 1], [1, 1]], [[0, 1], [1, 0]], 0.5),
+    "swd": ([[0.0], [1.0]], [[1.0], [2.0]], 1.0),
 }
 
 

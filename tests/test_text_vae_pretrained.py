@@ -41,7 +41,8 @@ def trained(sections, write_recipe, halves):
 
 
 def test_a_run_of_two_halves_comes_back_without_their_sources(trained, halves, tmp_path, home):
-    from finetune.reuse import load_run, verify
+    from finetune.reloading import verify
+    from finetune.reuse import load_run
 
     for half in ("encoder", "decoder"):
         halves["config"][half] = str(shutil.copytree(halves["config"][half], tmp_path / half))
@@ -83,7 +84,8 @@ def test_weights_of_both_halves_are_those_of_their_sources(halves, home):
 def test_lora_beside_the_halves_is_saved_with_the_new_layers_and_comes_back(trained, adapter):
     from safetensors.torch import load_file
 
-    from finetune.reuse import evaluate, verify
+    from finetune.reloading import verify
+    from finetune.reuse import evaluate
 
     folder = trained(adapter)
     saved = load_file(folder / "adapter_model.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,10 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_read(
 def test_an_output_folder_that_cannot_be_written_is_found_before_the_data(
     sections: Any, write_recipe: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("finetune.run.os.access", lambda *_: False)
+    def denied(**_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("finetune.run.TemporaryDirectory", denied)
     made = sections("text-classification", data={"train": "none.csv"})
     assert main(["train", str(write_recipe(made))]) == 4
     assert "train.output_dir: nothing can be written into" in capsys.readouterr().err
