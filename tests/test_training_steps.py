@@ -8,6 +8,7 @@ from tiny_training import SGD, Parity, collate, model, rows, trainer, weights
 from torch.testing import assert_close
 
 from finetune.errors import CheckFailed, UserError
+from finetune.training.dealing import Dealer
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["whole", "lora"])
@@ -42,6 +43,21 @@ def test_the_logged_loss_is_the_weighted_mean_over_the_batch():
     logits = network.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     expected = torch.nn.functional.cross_entropy(logits, batch["labels"], torch.tensor(task.weights))
     assert run.history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_rows_of_like_length_share_a_step_and_steps_come_in_no_order_of_length():
+    lengths = torch.randint(5, 100, (16 * 60 + 7,), generator=torch.Generator().manual_seed(0)).tolist()
+    options = {"rows": len(lengths), "batch": 8, "strategy": "group_by_length", "lengths": lengths, "group": 16}
+    order = Dealer(seed=3, **options).order()
+    steps = [[lengths[row] for row in order[start : start + 16]] for start in range(0, len(order), 16)]
+    means = [sum(step) / len(step) for step in steps]
+
+    assert sorted(order) == list(range(len(lengths)))
+    assert max(lengths) in steps[0]  # what does not fit into memory is found at once
+    assert sum(max(step) - min(step) for step in steps[1:-1]) / len(steps[1:-1]) < 10  # of 95
+    assert abs(torch.corrcoef(torch.tensor([[float(step) for step in range(58)], means[1:59]]))[0, 1]) < 0.3
+    assert order != Dealer(seed=4, **options).order()
+    assert [len(Dealer(seed=3, **{**options, "rows": n, "lengths": lengths[:n]}).order()) for n in (1, 16)] == [1, 16]
 
 
 def test_every_row_is_seen_once_an_epoch_and_every_token_is_counted():

@@ -15,6 +15,9 @@ import yaml
 from test_equivalence import every_cell
 from tiny import CELLS
 
+from finetune.task import Task
+from finetune.tasks import task_class
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -29,10 +32,10 @@ def launch(profile: str, *arguments: str, limit: float = 300) -> subprocess.Comp
     )
 
 
-def train_all(profile: str, folder: Path, home: Path) -> Path:
-    """Train every cell of the matrix in the two processes of one launch; return the folder of the runs."""
+def train_all(profile: str, folder: Path, home: Path, cells: list[tuple[str, str]]) -> Path:
+    """Train cells of the matrix in the two processes of one launch; return the folder of the runs."""
     paths = []
-    for kind, adapter in CELLS:
+    for kind, adapter in cells:
         made = tiny.sections(home, folder / f"{kind}-{adapter}", kind, adapter)
         made["train"] |= {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 4}
         path = folder / f"{kind}-{adapter}.yaml"
@@ -45,7 +48,7 @@ def train_all(profile: str, folder: Path, home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
-    return train_all("cpu", tmp_path_factory.mktemp("two"), home)
+    return train_all("cpu", tmp_path_factory.mktemp("two"), home, CELLS)
 
 
 @every_cell
@@ -71,10 +74,13 @@ def test_two_processes_count_every_row_once(launched, run, kind, adapter) -> Non
 
 
 @pytest.mark.slow
-def test_zero2_on_two_processes_takes_the_steps_of_one_for_every_task(tmp_path, home, run, weights) -> None:
-    folder = train_all("zero2", tmp_path, home)
+def test_zero2_on_two_processes_takes_the_steps_of_one_for_every_task_of_one_model(
+    tmp_path, home, run, weights
+) -> None:
+    cells = [cell for cell in CELLS if task_class(cell[0]).trainer == Task.trainer]  # DeepSpeed holds one model: no GAN
+    folder = train_all("zero2", tmp_path, home, cells)
 
-    for kind, adapter in CELLS:
+    for kind, adapter in cells:
         together = folder / f"{kind}-{adapter}"
         assert json.loads((together / "environment.json").read_text())["world_size"] == 2
         expected = weights(run(kind, adapter, train={"output_dir": str(tmp_path / f"alone-{kind}-{adapter}")}))

@@ -66,8 +66,21 @@ class Dealer(Sampler[list[int]]):
         if self.strategy == "sequential":
             return list(range(self.rows))
         if self.strategy == "group_by_length":
-            return get_length_grouped_indices(list(self.lengths or ()), self.group, generator=generator)
+            return self._grouped(generator)
         return torch.randperm(self.rows, generator=generator).tolist()
+
+    def _grouped(self, generator: torch.Generator) -> list[int]:
+        """Return rows of like length together, the steps in random order; the longest come first, the odd ones last.
+
+        transformers takes the steps of 50 batches from long to short. Where length tells something of the label, as it
+        does of spam, that is a long run of one label after the other, and the model forgets each in turn.
+        """
+        order = get_length_grouped_indices(list(self.lengths or ()), self.group, generator=generator)
+        steps = [order[start : start + self.group] for start in range(0, len(order), self.group)]
+        last = [steps.pop()] if len(steps[-1]) < self.group else []
+        longest, others = steps[:1], steps[1:]
+        shuffled = [others[place] for place in torch.randperm(len(others), generator=generator).tolist()]
+        return list(itertools.chain(*longest, *shuffled, *last))
 
     def __iter__(self) -> Iterator[list[int]]:
         order = self.order()
