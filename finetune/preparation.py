@@ -30,10 +30,10 @@ class Prepared:
 def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "test")) -> Prepared:
     """Load, check and encode the rows; say aloud what was inferred. Writes nothing but the encoding cache."""
     from finetune.data import load_splits
-    from finetune.tasks.extractor import check_extractor
+    from finetune.tasks.extractor import check_networks
 
-    if recipe.evaluate.extractor is not None:  # before hours of training rather than after
-        check_extractor(recipe.evaluate.extractor)
+    with recipe.train.main_process_first(desc="networks"):
+        check_networks(recipe.evaluate)
     splits = load_splits(recipe.data, recipe.task.columns(), wanted)
     task = recipe.task.resolve(splits.rows)
     # The size that was read off the images goes into the run's recipe: other images are brought to it.

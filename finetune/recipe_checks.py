@@ -25,6 +25,7 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
     yield from _of_data(recipe)
     yield from _of_model(recipe)
     yield from _of_train(recipe)
+    yield from _of_evaluate(recipe)
 
 
 def _of_data(recipe: Recipe) -> Iterator[str]:
@@ -74,6 +75,12 @@ def _of_train(recipe: Recipe) -> Iterator[str]:
             fitted_to(train, has_validation=False)
         except UserError as error:
             yield str(error)
+
+
+def _of_evaluate(recipe: Recipe) -> Iterator[str]:
+    for name in ("extractor", "inception"):
+        if getattr(recipe.evaluate, name) and not recipe.task.generates_images():
+            yield f"evaluate.{name} compares generated images, and task.kind {recipe.task.kind} generates none."
 
 
 def _of_trackers(names: str | list[str] | None) -> Iterator[str]:

@@ -12,7 +12,6 @@ from finetune import artefact
 from finetune.errors import UserError
 from finetune.recording import examined, write_examination
 from finetune.reloading import load_run
-from finetune.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,8 +29,11 @@ def evaluate(run: Path, overrides: Mapping[str, Any] | None = None) -> dict[str,
     The scores of other rows than the run's own are written under evaluations/ in the run, with what else was found and
     drawn; the run's scores stay.
     """
+    from finetune.tasks.extractor import check_networks
+
     artefact.open_run(run)
     recipe, model, processor = load_run(run, overrides)
+    check_networks(recipe.evaluate)
     held = "test" if recipe.data.test is not None else "validation"
     if held == "validation" and recipe.data.validation is None:
         raise UserError(f"{run}: the recipe has no test or validation rows. Name some: --data.test FILE.")
@@ -57,7 +59,7 @@ def _splits(recipe: Recipe, held: str) -> Splits:
     from finetune.data import load_splits
 
     columns = recipe.task.columns()
-    if columns.image is not None and type(recipe.task).generate is not Task.generate and not recipe.data.streaming:
+    if recipe.task.generates_images() and not recipe.data.streaming:
         try:
             return load_splits(recipe.data, columns, ("train", held))
         except UserError:

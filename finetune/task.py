@@ -207,6 +207,10 @@ class Task(ABC):
         """Return `count` generations: texts, or images as uint8 of shape (count, size, size, channels)."""
         raise UserError(f"task.kind: {self.kind} generates nothing.")
 
+    def generates_images(self) -> bool:
+        """Say whether what `generate` returns is images."""
+        return self.columns().image is not None and type(self).generate is not Task.generate
+
     def interpolate(self, model: PreTrainedModel, processor: Processor, lines: int, steps: int, seed: int) -> Generated:
         """Return `lines` walks of `steps` generations between two points of the latent space, one after the other."""
         raise UserError(f"task.kind: {self.kind} has no latent space to walk in.")

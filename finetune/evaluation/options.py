@@ -19,6 +19,7 @@ class EvaluateOptions:
     reload: Literal["fresh", "same"] = "fresh"  # the process in which the saved run is loaded again and compared
     samples: int = 3  # generations shown in the report
     extractor: str | None = None  # run folder or Hub id of the image classifier in whose features images are compared
+    inception: bool = False  # also FID and KID of generated images: pip install finetune[fid]
     generated: int = 2000  # images or texts drawn to be compared with the held-out ones
     importance_samples: int = 200  # a row, behind the importance-weighted likelihood of a VAE
 

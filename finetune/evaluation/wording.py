@@ -6,6 +6,7 @@ from typing import Any
 
 HEADLINES = (  # the first two that exist
     "nelbo",
+    "fid",
     "fcd",
     "coverage",
     "accuracy",
@@ -21,9 +22,10 @@ HEADLINES = (  # the first two that exist
 LESS_IS_BETTER = {
     *("nll", "perplexity", "bits_per_byte", "mse", "mae", "hamming_loss"),
     *("nelbo", "iw_nll", "reconstruction", "bits_per_dim"),
-    *("fcd", "kcd", "swd", "c2st_features", "c2st_pixels", "self_bleu"),
+    *("fid", "kid", "fcd", "kcd", "swd", "c2st_features", "c2st_pixels", "self_bleu"),
 }
-OF_SETS = ("fcd", "kcd", "coverage", "density", "cs", "c2st_features", "c2st_pixels", "swd")  # of generated images
+# Of generated images.
+OF_SETS = ("fid", "kid", "fcd", "kcd", "coverage", "density", "cs", "c2st_features", "c2st_pixels", "swd")
 NAMES = {
     "auroc": "AUROC",
     "bits_per_byte": "bits per byte",
@@ -32,9 +34,11 @@ NAMES = {
     "c2st_pixels": "told apart by pixels (0.5: not)",
     "cs": "classifier score",
     "fcd": "FCD (Fréchet classifier distance)",
+    "fid": "FID (Fréchet Inception distance)",
     "independent_pixels": "independent pixels",
     "iw_nll": "importance-weighted −log p (nats)",
     "kcd": "KCD (kernel classifier distance)",
+    "kid": "KID (kernel Inception distance)",
     "kl": "KL (nats)",
     "mae": "mean absolute error",
     "mcc": "MCC",

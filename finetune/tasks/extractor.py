@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from finetune.evaluation.features import Seen
+    from finetune.evaluation.options import EvaluateOptions
 
 BATCH = 256
 PROCESSOR = "preprocessor_config.json"
@@ -75,6 +76,16 @@ class Extractor:
         if channels != self.channels:
             facts["channels"] = f"from {channels} to {self.channels}, for the extractor alone"
         return facts
+
+
+def check_networks(options: EvaluateOptions) -> None:
+    """Raise where images cannot be compared as the options ask: before hours of training rather than after."""
+    if options.extractor is not None:
+        check_extractor(options.extractor)
+    if options.inception:
+        from finetune.evaluation.inception import check_inception
+
+        check_inception()
 
 
 def check_extractor(path: str) -> None:

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
+    from finetune.evaluation.inception import Inception
     from finetune.evaluation.options import EvaluateOptions
     from finetune.tasks.extractor import Extractor
 
 MOST = 10_000  # held-out images that are looked at
 SHOWN = 10  # generated images that are shown beside the nearest training image
-FIRST = ("fcd", "kcd", "coverage", "density", "cs", "c2st_features", "c2st_pixels", "swd")  # each rates noise bad
+# Each of these rates noise bad.
+FIRST = ("fid", "kid", "fcd", "kcd", "coverage", "density", "cs", "c2st_features", "c2st_pixels", "swd")
 LAST = ("recall", "precision", "memorisation")  # precision rates uniform noise high, and noise is no copy
 
 COPIES = 0.5  # of the memorisation ratio
@@ -27,7 +29,8 @@ DROPPED = 0.7  # of the coverage of real training images
 RARE = 0.1  # of a class's share of the held-out images
 INTERVALS = (
     "fcd, kcd, swd: jackknife over 20 groups of each set; cs, coverage, density, recall, precision, c2st: bootstrap "
-    "over rows, everything else held fixed; memorisation: bootstrap over generated and held-out images"
+    "over rows, everything else held fixed; memorisation: bootstrap over generated and held-out images; fid, kid: "
+    "none; all others: bootstrap over rows"
 )
 NO_EXTRACTOR = (
     "fcd, kcd, cs, coverage, density, recall, precision and c2st_features, which compare images in the features of a "
@@ -43,6 +46,7 @@ class Comparison:
 
     held: np.ndarray  # uint8, shape (n, size, size, channels): real images that were not trained on
     extractor: Extractor | None
+    inception: Inception | None
     resamples: int
     seed: int
 
@@ -55,6 +59,8 @@ class Comparison:
         if self.extractor is not None:
             ours, theirs = (self.extractor.look(each) for each in (images, self.held))
             found |= feature_scores(ours, theirs, self.resamples, self.seed)
+        if self.inception is not None:
+            found |= self.inception.scores(images)
         return ordered(found)
 
 
@@ -71,6 +77,7 @@ def examine_generator(
     """
     import numpy as np
 
+    from finetune.evaluation.inception import load_inception
     from finetune.tasks.extractor import load_extractor
 
     split = next(name for name in ("test", "validation", *inputs) if name in inputs)
@@ -79,12 +86,14 @@ def examine_generator(
     count = options.generated if train is None else min(options.generated, len(train))
     images, speed = _timed(draw, count)
     extractor = None if options.extractor is None else load_extractor(options.extractor)
-    compared = Comparison(held, extractor, options.resamples, seed)
+    inception = load_inception(held) if options.inception else None
+    compared = Comparison(held, extractor, inception, options.resamples, seed)
     chooser = np.random.default_rng(seed)
     noise = chooser.integers(0, 256, images.shape, dtype=np.uint8)
     scores = compared.scores(images)
     baselines = {"noise": compared.scores(noise)}
     facts: dict[str, Any] = {"split": split, "generated": count, "held_out": len(held), "intervals": INTERVALS, **speed}
+    facts |= {} if inception is None else inception.facts()
     left_out: list[str] = []
     pictures: dict[str, Picture] = {}
     if extractor is None:
