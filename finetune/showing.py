@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 
+SPACE = 24  # characters of an interval
 MINOR = ("micro_", "weighted_")  # with "f1/negative" and the like: in scores.json and the report
 
 if TYPE_CHECKING:
@@ -55,15 +56,19 @@ def _table(title: str, table: Mapping[str, Any], rivals: Mapping[str, Mapping[st
     if not shown:
         return []
     width = max(map(len, [*shown, *(name for rival in rivals.values() for name in rival if name.endswith("_gap"))]))
-    lines = [f"{title} (n = {max(score['n'] for score in shown.values())})"]
+    rows = next(iter(shown.values()))["n"]
+    lines = [f"{title} (n = {rows})"]
     if rivals:
-        lines[0] = f"{lines[0]:<{width + 32}}" + "".join(f"{name:>12}" for name in rivals)
+        lines[0] = f"{lines[0]:<{width + SPACE + 12}}" + "".join(f"{name:>12}" for name in rivals)
     for name, score in shown.items():
         beside = "".join(f"{_value(rival.get(name)):>12}" for rival in rivals.values())
-        lines.append(f"  {name:<{width}}  {_value(score):>8}{_interval(score):<20}{beside}")
+        other = "" if score["n"] == rows else f"  n = {score['n']}"
+        lines.append(f"  {name:<{width}}  {_value(score):>8}{_interval(score):<{SPACE}}{beside}{other}")
     for rival, theirs in rivals.items():
         gaps = {name: score for name, score in theirs.items() if name.endswith("_gap") and name[:-4] in shown}
-        lines += [f"  {name:<{width}}  {_value(gap):>8}{_interval(gap):<20} over {rival}" for name, gap in gaps.items()]
+        lines += [
+            f"  {name:<{width}}  {_value(gap):>8}{_interval(gap):<{SPACE}} over {rival}" for name, gap in gaps.items()
+        ]
     return [line.rstrip() for line in lines]
 
 

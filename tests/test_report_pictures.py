@@ -17,6 +17,7 @@ from finetune.evaluation.report import write_report
 from finetune.evaluation.wording import lead
 from finetune.task import Picture, Score
 
+NAMES = ("after", "before", "interpolation", "latent_plane", "nearest", "reconstructions")
 NASTY = '"><script>alert(1)</script>'
 
 
@@ -29,7 +30,7 @@ def run(tmp_path):
     folder = tmp_path / "digits-gan"
     (folder / "samples").mkdir(parents=True)
     (folder / "recipe.yaml").write_text("task: {kind: image-gan}\nmodel: {config: {model_type: finetune-gan}}\n")
-    for number, name in enumerate(["after", "before", "latent_plane", "nearest"]):
+    for number, name in enumerate(NAMES):
         artefact.write_picture(picture(10 * number, f"caption of {name} {NASTY}"), folder / "samples" / f"{name}.png")
     for step in range(100, 2100, 100):
         artefact.write_picture(picture(step % 256), folder / "samples" / f"step-{step:06}.png")
@@ -41,6 +42,8 @@ def run(tmp_path):
     facts = {
         "alarms": ["the generator copies."],
         "extractor": "lenet@0123456789ab",
+        "kl_per_dimension": [0.1, 0.0, 2.5, 1.0],
+        "reconstructions": [{"text": "a dog ran.", "again": f"a cat ran {NASTY}"}],
         "generated": 2000,
         "intervals": "by hand",
         "samples_per_second": 1234.5,
@@ -62,8 +65,8 @@ def page(run):
 def test_every_picture_is_in_the_page_as_it_lies_in_the_folder(run, page):
     inside = [base64.b64decode(each) for each in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
 
-    assert len(inside) == 4 + SHOWN_STEPS
-    for name in ("after", "before", "latent_plane", "nearest", "step-000100", "step-002000"):
+    assert len(inside) == len(NAMES) + SHOWN_STEPS
+    for name in (*NAMES, "step-000100", "step-002000"):
         assert (run / "samples" / f"{name}.png").read_bytes() in inside
     assert Image.open(io.BytesIO(inside[0])).size == (17, 17)
     assert "script" not in re.findall(r"<(\w+)", page)
@@ -80,7 +83,9 @@ def test_the_page_shows_samples_then_the_course_of_training_then_the_examination
             "Before training",
             "step 100<",
             "step 2,000",
+            "Reconstructions",
             "Latent plane",
+            "Interpolation",
             "Beside the nearest",
             "lenet@0123456789ab",
         )
@@ -92,10 +97,31 @@ def test_the_page_shows_samples_then_the_course_of_training_then_the_examination
     assert "95 % intervals: by hand." in page
 
 
+def test_latent_dimensions_are_bars_when_they_are_many_and_numbers_when_they_are_few(run, page):
+    assert "KL, nats of each latent dimension" in page
+    facts = artefact.read_json(run / "examination.json")
+    artefact.write_json(run / "examination.json", {**facts, "kl_per_dimension": [0.5, 2.0]})
+
+    assert "0.500, 2.000" in write_report(run).read_text(encoding="utf-8")
+
+
+def test_texts_stand_beside_what_becomes_of_them(page):
+    assert '<td class="text">a dog ran.</td><td class="text">a cat ran &#34;' in page
+
+
+def test_a_picture_that_is_enlarged_keeps_its_pixels_and_a_large_one_is_smoothed(run):
+    large = Picture(np.zeros((20, 900, 3), dtype=np.uint8), "wide")
+    artefact.write_picture(large, run / "samples" / "latent_plane.png")
+    page = write_report(run).read_text(encoding="utf-8")
+
+    assert len(re.findall(r'<img class="sharp" ', page)) == len(NAMES) - 1 + SHOWN_STEPS
+    assert re.findall(r'<img src="[^"]+" width="(\d+)"', page) == ["900"]
+
+
 def test_both_players_are_in_one_plot(page):
     assert "loss by step: generator, discriminator" in page
     assert "by step: real, generated" in page
-    assert page.count("<svg") == 3  # and the distance on validation rows
+    assert page.count("<svg") == 4  # the distance on validation rows and the latent dimensions, too
 
 
 def test_the_first_sentence_sets_a_distance_beside_that_of_real_images(page):

@@ -11,6 +11,7 @@ import numpy as np
 
 GRIDS = {"after": "Samples of the trained model", "before": "Before training"}
 TITLES = {"nearest": "Beside the nearest training images"}
+FIRST = ("reconstructions", "latent_plane", "manifold", "traversals", "interpolation")  # the others by name
 STEP = re.compile(r"step-(\d+)")
 SHOWN_STEPS = 8  # evenly chosen: every picture is in the page's bytes
 WIDTH = 480  # pixels of the page up to which a small picture is enlarged, by a whole number
@@ -24,8 +25,9 @@ def grids(folder: Path) -> list[dict[str, Any]]:
 
 
 def pictures(folder: Path) -> list[dict[str, Any]]:
-    """Return what examining the model drew, by name."""
+    """Return what examining the model drew, the most telling first."""
     found = [path for path in sorted(folder.glob("*.png")) if path.stem not in GRIDS and not STEP.fullmatch(path.stem)]
+    found.sort(key=lambda path: FIRST.index(path.stem) if path.stem in FIRST else len(FIRST))
     return [_picture(path, TITLES.get(path.stem, re.sub("[-_]", " ", path.stem).capitalize())) for path in found]
 
 
@@ -37,7 +39,7 @@ def steps(folder: Path) -> list[dict[str, Any]]:
 
 
 def _picture(path: Path, title: str, enlarged: int = WIDTH) -> dict[str, Any]:
-    """Return the picture as a data URI, with its words and the width at which its pixels stay square and sharp."""
+    """Return the picture as a data URI, its words, and its width: a small one is enlarged by a whole number."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -48,4 +50,5 @@ def _picture(path: Path, title: str, enlarged: int = WIDTH) -> dict[str, Any]:
         "caption": words,
         "uri": f"data:image/png;base64,{data}",
         "width": width * max(1, enlarged // width),
+        "sharp": width <= enlarged,
     }

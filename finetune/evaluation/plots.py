@@ -185,6 +185,14 @@ def histogram(values: np.ndarray, label: str) -> str:
     return _svg(figure, _attribute(f"Inputs by {label}"))
 
 
+def bars(values: Sequence[float], each: str, label: str) -> str:
+    """Return one bar a value, in the order given."""
+    figure, axes = _figure(3.9, 2.7)
+    axes.bar(range(1, len(values) + 1), values, color=MODEL, width=0.8)
+    axes.set(xlabel=f"{each}, greatest first", ylabel=label)
+    return _svg(figure, _attribute(f"{label} of each {each}"))
+
+
 def _attribute(text: str) -> str:
     """Return the text without what an XML attribute must not hold."""
     return re.sub(r"[<>&\"]", " ", text)

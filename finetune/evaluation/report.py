@@ -22,6 +22,7 @@ TOGETHER = {  # quantities of one unit that are drawn in one plot: its label, an
     "bound": ("nats an input, validation", {"eval_kl": "KL", "eval_reconstruction": "reconstruction"}),
 }
 CONTROL = "noise"  # so far off that on one scale with it all else would be one dot
+FEW = 3  # latent dimensions up to which their numbers stand in the table
 LONG_TABLE = 25  # classes beyond which the per-class table folds
 
 
@@ -211,8 +212,13 @@ def _samples(folder: Path) -> dict[str, list[str]]:
 
 def _examination(found: dict[str, Any]) -> dict[str, Any]:
     """Return the alarms, how intervals were made, and the other facts of examination.json, nested ones in a line."""
-    facts = {name: value for name, value in found.items() if name not in ("alarms", "intervals")}
+    each = found.get("kl_per_dimension", [])
+    drawn = len(each) > FEW
+    left = {"alarms", "intervals", "reconstructions", *(["kl_per_dimension"] if drawn else [])}
+    facts = {name: value for name, value in found.items() if name not in left}
     return {
+        "dimensions": plots.bars(sorted(each, reverse=True), "latent dimension", "KL, nats") if drawn else None,
+        "again": found.get("reconstructions", []),
         "alarms": found.get("alarms", []),
         "intervals": found.get("intervals"),
         "facts": {name: _line(value) for name, value in facts.items() if value not in (None, [], {})},

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ROWS = 100  # images in one pass
 SHOWN = 64  # samples in a grid
 ACROSS = 3.0  # standard deviations of the prior, to both sides, that pictures walk through
+PAIRS = 10  # reconstructions a line
 WALKED = 10  # dimensions that are walked along
 SEED = 13  # of everything that is drawn here
 
@@ -113,7 +114,7 @@ def reconstructions(task: ImageVAE, model: PreTrainedModel, held: Dataset) -> Pi
     with torch.no_grad():
         _, again = model.reconstruct(**batch)  # type: ignore[operator]
     first = as_images(binarised(batch["pixel_values"], task.binarize, batch["keys"]))
-    second, columns = as_images(again), min(20, len(first))
+    second, columns = as_images(again), min(PAIRS, len(first))
     parts = [each[start : start + columns] for start in range(0, len(first), columns) for each in (first, second)]
     parts = [np.concatenate((part, part[:1].repeat(columns - len(part), 0) * 0 + 128)) for part in parts]
     return Picture(grid(np.concatenate(parts), columns), "Held-out images, and below each what the model makes of it.")

@@ -33,25 +33,27 @@ def examine_text_vae(
     """
     split = next(name for name in ("test", "validation", *inputs) if name in inputs)
     held = inputs[split].select(range(min(MOST, len(inputs[split]))))
-    found = _latent_scores(writer, held, options.importance_samples, seed)
+    facts: dict[str, Any] = {"split": split, "texts": len(held), "importance_samples": options.importance_samples}
+    found = _latent_scores(writer, held, options.importance_samples, seed, facts)
     words = decoder_tokenizer(writer.processor)
     real = [str(words.decode(ids, skip_special_tokens=True)) for ids in held["labels"]]
-    facts: dict[str, Any] = {"split": split, "texts": len(held), "importance_samples": options.importance_samples}
     more, baselines = _written_scores(writer, held, real, min(WRITTEN, options.generated, len(held)), seed, facts)
     scores = {name: Score(value, n=len(held)) for name, value in {**found, **more}.items() if value == value}
     return Examination({split: scores}, baselines, {}, facts, tuple(_alarms(found)))
 
 
-def _latent_scores(writer: Writer, held: Dataset, samples: int, seed: int) -> dict[str, float]:
+def _latent_scores(writer: Writer, held: Dataset, samples: int, seed: int, facts: dict[str, Any]) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from finetune.models.latent import importance_weighted, mutual_information, reparameterised
+    from finetune.models.latent import gaussian_kl, importance_weighted, mutual_information, reparameterised
 
     generator = torch.Generator().manual_seed(seed)
     batches = [collate([held[place] for place in part], writer.processor) for part in _parts(len(held), ROWS)]
     read = [writer.read(batch) for batch in batches]
     mean, log_variance = (torch.cat(each) for each in zip(*read, strict=True))
+    each = gaussian_kl(mean.double(), log_variance.double()).mean(dim=0)
+    facts["kl_per_dimension"] = [round(value, 4) for value in each.tolist()]
     draw = reparameterised(mean, log_variance, torch.randn(mean.shape, generator=generator).to(mean))
     # Everybody's latent moves on by one place of a random circle: nobody keeps their own, whatever the batches.
     circle = torch.randperm(len(draw), generator=generator)
