@@ -42,6 +42,7 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     texts = (lambda: (text for name in task.columns().texts for text in source[name])) if source else (lambda: iter(()))
     processor = task.load_processor(recipe.model, texts)
     _check_length(recipe)
+    task.check_teacher(processor)
     with recipe.train.main_process_first(desc="tokens"):
         encoded = {name: _encode(recipe, splits, name, rows, processor) for name, rows in splits.rows.items()}
     if splits.stream is not None:

@@ -140,6 +140,16 @@ class Task(ABC):
     def probe(self, model: PreTrainedModel, processor: Processor) -> None:
         """Raise UserError when this model cannot do what the options ask, seen by trying it on a few tokens."""
 
+    def check_teacher(self, processor: Processor) -> None:
+        """Raise UserError, before a weight is loaded, when the model to learn from cannot be asked these inputs."""
+
+    def load_teacher(self, processor: Processor) -> PreTrainedModel | None:
+        """Return the model to learn from beside the targets, or None where the options name none.
+
+        Batches for `loss` then hold what `logits` is with it, under "teacher".
+        """
+        return None
+
     @abstractmethod
     def weight(self, batch: Batch) -> Tensor:
         """Return the scalar that the loss of this batch is divided by in the end: targets, or their class weights."""

@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny models (bert/, gpt2/, …) and the rows of three splits."""
     folder = tmp_path_factory.mktemp("home")
-    tiny.save_encoder(folder / "bert")
+    tiny.save_teacher(folder / "teacher", tiny.save_encoder(folder / "bert"))
     for family in ("gpt2", "opt", "llama"):
         tiny.save_decoder(folder / family, family)
     tiny.save_decoder(folder / "gpt2-dropout", "gpt2", dropout=0.1)

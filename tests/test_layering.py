@@ -20,7 +20,7 @@ LAYERS = (
     ("drawing", "preparation", "recording", "reloading", "reuse", "run", "showing"),
     ("recipe", "recipe_checks", "recipe_names", "recipe_reading", "recipe_writing", "schema", "schema_types"),
     ("tasks",),
-    ("adapters", "data", "evaluation", "loading", "training"),
+    ("adapters", "data", "evaluation", "loading", "objectives", "training"),
     ("artefact", "environment"),
     ("models",),
     ("task",),

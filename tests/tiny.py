@@ -74,6 +74,19 @@ def save_encoder(folder: Path, family: str = "bert") -> Path:
     return folder
 
 
+def save_teacher(folder: Path, encoder: Path) -> Path:
+    """Save a classifier of the tiny labels on a tiny encoder; its head is random, and large enough to be of a mind."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, id2label={0: "negative", 1: "positive"})
+    torch.nn.init.normal_(model.classifier.weight, std=1.0)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
+    return folder
+
+
 def save_decoder(folder: Path, family: str = "gpt2", dropout: float = 0.0) -> Path:
     """Save a randomly initialised decoder of two layers with a byte-level tokenizer."""
     import torch
@@ -111,7 +124,11 @@ EVALUATE = {"resamples": 100, "reload": "same", "baselines": False, "reference_r
 # `home`, or the options of a model from scratch; "rows" is "{}.jsonl" unless given, with the split's name filled in;
 # "adapters" says with which of ADAPTERS it can be trained; "data", "train" and "evaluate" are put over the defaults.
 TASKS: dict[str, dict[str, Any]] = {
-    "text-classification": {"task": {"kind": "text-classification", "max_length": 32}, "model": "bert"},
+    "text-classification": {
+        "task": {"kind": "text-classification", "max_length": 32},
+        "model": "bert",
+        "adapters": ("whole", "lora", "distilled"),
+    },
     "image-classification": {
         "task": {"kind": "image-classification", "flip": True},
         "model": {"config": {"model_type": "finetune-image-classifier", "channels": [4, 8], "hidden": 8}},
@@ -144,8 +161,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "evaluate": {"importance_samples": 5, "generated": 20},
     },
 }
-ADAPTERS: dict[str, dict[str, Any] | None] = {"whole": None, "lora": {"peft_type": "LORA", "r": 4}}
-CELLS = [(kind, adapter) for kind, given in TASKS.items() for adapter in given.get("adapters", ADAPTERS)]
+ADAPTERS: dict[str, dict[str, Any] | None] = {
+    "whole": None,
+    "lora": {"peft_type": "LORA", "r": 4},
+    "distilled": None,  # every weight, held against a teacher too
+}
+CELLS = [(kind, adapter) for kind, given in TASKS.items() for adapter in given.get("adapters", ("whole", "lora"))]
 
 
 def sections(home: Path, output_dir: Path, kind: str, adapter: str) -> dict[str, Any]:
@@ -162,6 +183,8 @@ def sections(home: Path, output_dir: Path, kind: str, adapter: str) -> dict[str,
         "train": {"output_dir": str(output_dir), **SGD, **given.get("train", {})},
         "evaluate": {**EVALUATE, **given.get("evaluate", {})},
     }  # fmt: skip
+    if adapter == "distilled":
+        made["task"]["distill"] = {"teacher": str(home / "teacher"), "temperature": 3.0, "alpha": 0.7}
     if ADAPTERS[adapter] is not None:
         made["adapter"] = dict(ADAPTERS[adapter] or {})
     return made

@@ -38,6 +38,9 @@ class Parity:
     def collator(self, processor: Any) -> Any:
         return collate
 
+    def load_teacher(self, processor: Any) -> None:
+        return None
+
     def weight(self, batch: dict[str, Any]) -> Tensor:
         return torch.tensor(self.weights)[batch["labels"]].sum()
 

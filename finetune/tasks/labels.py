@@ -132,6 +132,18 @@ def weight_tensor(weights: Any, names: Sequence[str] | None, device: Any) -> Ten
     return torch.tensor([weights[name] for name in names or ()], device=device)
 
 
+def summed_loss(logits: Tensor, labels: Tensor, problem: Problem, weights: Tensor | None) -> Tensor:
+    """Return the loss on the targets, summed over rows; `weights` holds one number a label, for single ones."""
+    from torch.nn import functional as F
+
+    if problem == "single":
+        return F.cross_entropy(logits, labels, weights, reduction="sum")
+    if problem == "multi":
+        each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        return each.mean(dim=1).sum()  # a row's loss is the mean over its labels
+    return F.mse_loss(logits[:, 0], labels, reduction="sum")
+
+
 def targets_of(
     rows: dict[str, list[Any]],
     column: str,

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
+from finetune.objectives import Distillation
 from finetune.task import Columns, Encoded, Scores, Task
 from finetune.tasks import labels as label_rules
 from finetune.tasks.lengths import encode_texts
@@ -36,6 +37,8 @@ class TextClassification(Task):
     problem: Literal["single", "multi", "regression"] | None = None  # read off the labels when left out
     labels: tuple[str, ...] | None = None  # names in the order of their ids; read off the training rows when left out
     class_weights: Literal["auto"] | dict[str, float] | None = None  # auto: n / (classes x count of the class)
+
+    distill: Distillation | None = None  # learn from another model's answers too
 
     kind: ClassVar[str] = "text-classification"
 
@@ -145,6 +148,17 @@ class TextClassification(Task):
         set_padding(network, processor)
         return network, new
 
+    def check_teacher(self, processor: PreTrainedTokenizerBase) -> None:
+        from finetune.tasks.teachers import check_teacher
+
+        if self.distill is not None:
+            check_teacher(self, self.distill, processor)
+
+    def load_teacher(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel | None:
+        from finetune.tasks.teachers import load_teacher
+
+        return None if self.distill is None else load_teacher(self, self.distill, processor)
+
     def weight(self, batch: Batch) -> Tensor:
         import torch
 
@@ -154,23 +168,22 @@ class TextClassification(Task):
         return label_rules.weight_tensor(self.class_weights, self.labels, labels.device)[labels].sum()
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
-        from torch.nn import functional as F
+        from finetune.objectives.distillation import divergence
 
         labels = batch["labels"]
-        outputs = model(**{key: value for key, value in batch.items() if key != "labels"})
+        outputs = model(**_read(batch))
         logits = outputs.logits.float()
-        if self.problem == "single":
-            weights = None
-            if self.class_weights is not None:
-                weights = label_rules.weight_tensor(self.class_weights, self.labels, logits.device)
-            return F.cross_entropy(logits, labels, weights, reduction="sum"), outputs
-        if self.problem == "multi":
-            each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-            return each.mean(dim=1).sum(), outputs  # a row's loss is the mean over its labels
-        return F.mse_loss(logits[:, 0], labels, reduction="sum"), outputs
+        weights = None  # of each label; a row weighs the same in what it is held against
+        if self.class_weights is not None:
+            weights = label_rules.weight_tensor(self.class_weights, self.labels, logits.device)
+        hard = label_rules.summed_loss(logits, labels, self._problem, weights)
+        if self.distill is None:
+            return hard, outputs
+        soft = divergence(logits, batch["teacher"], self.distill.temperature, self._problem)
+        return self.distill.blended(hard, (soft if weights is None else soft * weights[labels]).sum()), outputs
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        return model(**{key: value for key, value in batch.items() if key != "labels"}).logits.float()
+        return model(**_read(batch)).logits.float()
 
     def answer(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         return {"logits": self.logits(model, batch)}
@@ -247,6 +260,11 @@ def _collate(inputs: list[dict[str, Any]], pad_id: int, float_targets: bool) -> 
         dtype = torch.float32 if float_targets else torch.long
         batch["labels"] = torch.tensor([each["labels"] for each in inputs], dtype=dtype)
     return batch
+
+
+def _read(batch: Batch) -> Batch:
+    """Return what of a batch the model reads: neither the targets nor what a teacher says."""
+    return {name: value for name, value in batch.items() if name not in ("labels", "teacher")}
 
 
 def _row_numbers(inputs: Dataset) -> tuple[list[int], np.ndarray]:

@@ -61,3 +61,13 @@ def block_causal_mask(position_ids: Tensor, attention: str, dtype: torch.dtype) 
     if attention == "sdpa":
         return seen
     return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+
+
+def count_tokens(batch: dict[str, Any], lengths: list[int] | None, index: Tensor | None) -> int:
+    """Return the tokens of a batch, without its padding: by the known lengths of its rows, else by its mask."""
+    if lengths is not None and index is not None:
+        return sum(lengths[row] for row in index.tolist())
+    mask = batch.get("attention_mask")
+    if mask is not None and mask.dim() == 2:
+        return int(mask.sum())
+    return batch["input_ids"].numel() if "input_ids" in batch else 0

@@ -30,6 +30,7 @@ from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
 from finetune.training.options import TrainOptions, resume_stamp
 from finetune.training.param_groups import give_head_its_own_rate
 from finetune.training.snapshots import Snapshots
+from finetune.training.teaching import Teacher
 from finetune.training.world import check_world
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class Trainer(Checkpointed):
             raise UserError("train.max_steps is needed with data.streaming: a stream does not say how long it is.")
         self.task, self.precision, self.head_parameters = task, precision, tuple(head_parameters)
         self.stamp = {**stamp, "train": resume_stamp(args), "world": {"processes": args.world_size}}
+        taught_by = None if train_inputs is None else task.load_teacher(processor)
+        self.teacher = None if taught_by is None else Teacher(task, taught_by, args.device)
+        if self.teacher is not None:
+            self.stamp["teacher"] = {"weights": self.teacher.digest}
         patience = args.early_stopping_patience
         super().__init__(
             model=model,
@@ -181,7 +186,7 @@ class Trainer(Checkpointed):
             self._carried.append(Carried(list(row_ids), stand_in))
             if not stand_in:
                 weight += float(self.task.weight(batch))
-                tokens += self._count(batch, index)
+                tokens += batching.count_tokens(batch, self._lengths, index)
         total = ranks.summed(torch.tensor([weight, tokens, len(batches)], dtype=torch.float64), device).tolist()
         if total[2] != num_batches * self.args.world_size:
             raise UserError(f"data.train: the stream ended without a row on one of {self.args.world_size} processes.")
@@ -189,15 +194,6 @@ class Trainer(Checkpointed):
             nonfinite.report(self.args, self.state.global_step + 1, "there is no target to learn from", self._row_ids())
         self.state.num_input_tokens_seen += int(total[1])
         return batches, total[0]
-
-    def _count(self, batch: dict[str, Any], index: Tensor | None) -> int:
-        """Return the tokens of a batch, without its padding."""
-        if self._lengths is not None and index is not None:
-            return sum(self._lengths[row] for row in index.tolist())
-        mask = batch.get("attention_mask")
-        if mask is not None and mask.dim() == 2:
-            return int(mask.sum())
-        return batch["input_ids"].numel() if "input_ids" in batch else 0
 
     def _row_ids(self) -> list[list[str]]:
         return [each.row_ids for each in self._carried if not each.stand_in]
@@ -213,7 +209,7 @@ class Trainer(Checkpointed):
 
         Times the number of processes, because gradients (and logged losses) are averaged over them afterwards.
         """
-        total, outputs = self.task.loss(model, inputs)
+        total, outputs = self.task.loss(model, inputs if self.teacher is None else self.teacher.added(inputs))
         weight = float(self.task.weight(inputs)) if num_items_in_batch is None else num_items_in_batch
         loss = total * (self.args.world_size / weight)
         carried = self._carried[len(self._losses)] if len(self._losses) < len(self._carried) else None
