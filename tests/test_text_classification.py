@@ -8,6 +8,7 @@ import tiny
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
+from finetune.cli import main
 from finetune.errors import UserError
 from finetune.loading import ModelOptions
 from finetune.tasks.text_classification import TextClassification
@@ -150,3 +151,20 @@ def test_a_base_with_the_same_labels_in_another_order_is_refused(home, tmp_path)
     swapped = TextClassification(problem="single", labels=("neg", "pos"))
     with pytest.raises(UserError, match=r"another order; set task\.labels to \['pos', 'neg'\]"):
         swapped.load_model(ModelOptions(path=str(tmp_path)), processor)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "long", "said"), [("group_by_length", 8, 1), ("group_by_length", 1, 0), ("random", 8, 0)]
+)
+def test_a_length_that_tells_the_label_is_said_where_rows_are_grouped_by_it(
+    sections, write_recipe, tmp_path, capsys, strategy, long, said
+):
+    rows = [
+        {"text": f"n{number} " + "film " * (number % 5 + (long if number % 2 else 1)), "label": "ab"[number % 2]}
+        for number in range(40)
+    ]
+    data = {"train": str(tiny.write_rows(tmp_path / "rows.jsonl", rows)), "validation": None, "test": None}
+    made = sections("text-classification", data=data, train={"train_sampling_strategy": strategy})
+
+    assert main(["check", str(write_recipe(made))]) == 0
+    assert capsys.readouterr().out.count("for the length tells the label (median tokens: b 13 and a 6)") == said
