@@ -123,7 +123,7 @@ def _one_sided(recipe: Recipe, encoded: dict[str, Encoded]) -> list[str]:
     from finetune.training.dealing import length_of_labels
 
     inputs: Any = encoded["train"].inputs if "train" in encoded else None
-    names = getattr(recipe.task, "labels", None)
+    names: Any = getattr(recipe.task, "labels", None)
     grouped = recipe.train.train_sampling_strategy == "group_by_length" and hasattr(inputs, "num_rows") and names
     if not grouped or getattr(recipe.task, "problem", None) != "single":
         return []
