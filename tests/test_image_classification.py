@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def test_every_size_and_colour_has_features_and_one_logit_a_class(preset, size, 
     assert features.shape == (2, config.hidden or config.channels[-1])
     torch.testing.assert_close(model.classifier(features), said.logits)
     torch.testing.assert_close(said.loss, torch.nn.functional.cross_entropy(said.logits, torch.tensor([0, 6])))
+
+
+def test_a_new_lenet_is_drawn_as_torch_draws_its_layers():
+    torch.manual_seed(0)
+    model = ImageClassifier(ImageClassifierConfig(image_size=8, num_labels=10))
+
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+            torchs = copy.deepcopy(layer)
+            torchs.reset_parameters()
+            for ours, theirs in zip(layer.parameters(), torchs.parameters(), strict=True):
+                assert ours.std().item() == pytest.approx(theirs.std().item(), rel=6 * ours.numel() ** -0.5)
+                assert ours.abs().max() <= layer.weight[0].numel() ** -0.5
 
 
 @pytest.mark.parametrize("preset", ["lenet", "resnet"])
