@@ -56,7 +56,7 @@ def run(tmp_path):
     artefact.write_json(
         folder / "history.json",
         [
-            {"step": step, "loss": 1 / step, "learning_rate": 0.1, "eval_nll": 0.5, "eval_macro_f1": 0.6}
+            {"step": step, "loss": 1 / step, "learning_rate": 0.1 / step, "eval_nll": 0.5, "eval_macro_f1": 0.6}
             for step in (1, 2, 3)
         ],
     )

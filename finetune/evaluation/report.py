@@ -17,8 +17,14 @@ VALIDATION_LOSSES = ("eval_loss", "eval_nelbo", "eval_nll", "eval_mse")  # the f
 TOGETHER = {  # quantities of one unit that are drawn in one plot: its label, and the name of each
     "judged": (
         "discriminator's accuracy",
-        {"d_accuracy_real": "real", "d_accuracy_fake": "generated", "eval_d_accuracy_held_out": "held-out real"},
+        {
+            "d_accuracy_real": "real",
+            "d_accuracy_fake": "generated",
+            "d_accuracy_pairs": "pairs",
+            "eval_d_accuracy_held_out": "held-out",
+        },
     ),
+    "critic": ("critic: real minus generated", {"critic_gap": "training", "eval_critic_gap": "held-out"}),
     "bound": ("nats an input, validation", {"eval_kl": "KL", "eval_reconstruction": "reconstruction"}),
 }
 CONTROL = "noise"  # so far off that on one scale with it all else would be one dot
@@ -152,7 +158,7 @@ def _training(history: list[dict[str, Any]]) -> dict[str, Any]:
     key = next((f"eval_{name}" for name in shown if len(series.get(f"eval_{name}", [])) > 1), None)
     if key:
         drawn["validation"] = plots.curve(series[key], f"validation {named(key.removeprefix('eval_'))}")
-    if len(series.get("learning_rate", [])) > 1:
+    if len({rate for _, rate in series.get("learning_rate", [])}) > 1:
         drawn["rate"] = plots.curve(series["learning_rate"], "learning rate")
     return {"curves": drawn}
 
@@ -211,18 +217,25 @@ def _samples(folder: Path) -> dict[str, list[str]]:
 
 
 def _examination(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the alarms, how intervals were made, and the other facts of examination.json, nested ones in a line."""
+    """Return the alarms, how intervals were made, what is drawn or a table of its own, and the other facts."""
     each = found.get("kl_per_dimension", [])
     drawn = len(each) > FEW
-    left = {"alarms", "intervals", "reconstructions", *(["kl_per_dimension"] if drawn else [])}
+    left = {"alarms", "intervals", "reconstructions", "classes_seen", *(["kl_per_dimension"] if drawn else [])}
     facts = {name: value for name, value in found.items() if name not in left}
     return {
         "dimensions": plots.bars(sorted(each, reverse=True), "latent dimension", "KL, nats") if drawn else None,
         "again": found.get("reconstructions", []),
         "alarms": found.get("alarms", []),
         "intervals": found.get("intervals"),
+        "shares": _shares(found.get("classes_seen") or {}),
         "facts": {name: _line(value) for name, value in facts.items() if value not in (None, [], {})},
     }
+
+
+def _shares(seen: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """Return each class that the extractor saw, with its share of generated and of held-out images."""
+    ours, theirs = seen.get("generated", {}), seen.get("held_out", {})
+    return [{"name": name, "generated": share, "held_out": theirs.get(name, 0.0)} for name, share in ours.items()]
 
 
 def _line(value: Any) -> Any:
