@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ REPORT = "report.html"
 SAMPLES = "samples"
 EXAMINATION = "examination.json"
 CHECKPOINTS = "checkpoints"
+PUBLICATION = "publish.json"
 
 REFERENCE_BATCH = 4  # rows: a language model's logits are (rows, tokens, vocabulary)
 RTOL, ATOL = 1e-4, 1e-5
@@ -174,16 +175,35 @@ def verify(run: Path) -> Verdict:
 
     A fresh process shares nothing with the one that trained: no module state, no random head, no path set on the way.
     """
-    # The child is a process of its own, not one more rank of a launch that may be under way.
-    launch = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
-    alone = {name: value for name, value in os.environ.items() if not name.startswith(launch)}
-    done = subprocess.run(
-        [sys.executable, "-m", "finetune", "verify", str(run)], capture_output=True, text=True, env=alone, check=False
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("finetune: ")
+    code, reason = in_fresh_process("verify", str(run))
+    if code:
         raise CheckFailed(f"{run} was saved but does not come back in a fresh process: {reason}")
     return Verdict(**read_json(run / VERDICT))
+
+
+def in_fresh_process(
+    *words: str, environment: Mapping[str, str | None] | None = None, seconds: float | None = None
+) -> tuple[int, str]:
+    """Run `finetune WORDS` in a process that shares nothing with this one; return its exit code and its last line.
+
+    Args:
+        words: the command.
+        environment: variables that differ from ours; None takes one away.
+        seconds: after which the process is ended, and subprocess.TimeoutExpired raised.
+    """
+    # The child is a process of its own, not one more rank of a launch that may be under way.
+    launch = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
+    given = {name: value for name, value in os.environ.items() if not name.startswith(launch)} | dict(environment or {})
+    alone = {name: value for name, value in given.items() if value is not None}
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune", *words],
+        capture_output=True,
+        text=True,
+        env=alone,
+        check=False,
+        timeout=seconds,
+    )
+    return done.returncode, (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("finetune: ")
 
 
 def write_verdict(run: Path, verdict: Verdict) -> None:

@@ -82,9 +82,23 @@ VERBS = {
         ("run",),
         shows="finetune.showing:path",
     ),
+    "publish": Verb(
+        "finetune.publication:publish",
+        "Publish a run on the Hugging Face Hub, and see that it answers there as it does here.",
+        ("run",),
+        {"to": "USER/NAME: the repository (publish.to)", "dry_run": "say which files would go up, and change nothing"},
+        overrides=True,
+        shows="finetune.showing:publication",
+    ),
     "schema": Verb("finetune.schema:text", "Print the JSON schema of a recipe, for editors.", shows="builtins:str"),
     "env": Verb("finetune.environment:text", "Print versions and hardware, ready to paste.", shows="builtins:str"),
     "verify": Verb("finetune.reloading:verify", "Reload a run and compare it.", ("run",), hidden=True),
+    "verify_published": Verb(
+        "finetune.published:verify_published",
+        "Load a published run and compare it.",
+        ("run", "repository", "commit", "verdict"),
+        hidden=True,
+    ),
 }
 
 

@@ -11,8 +11,8 @@ from finetune.errors import UserError
 from finetune.recipe_names import nearest
 from finetune.recipe_reading import Written
 
-SWITCHES = ("overwrite", "print_config", "interpolate", "traverse")  # flags without a value
-READS = {"rows": int, "count": int, "seed": int, "grid": Path, "output": Path, "profile": str}
+SWITCHES = ("overwrite", "print_config", "interpolate", "traverse", "dry_run")  # flags without a value
+READS = {"rows": int, "count": int, "seed": int, "grid": Path, "output": Path, "profile": str, "to": str}
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def _example(option: str) -> str:
         "rows": "5",
         "count": "64",
         "seed": "7",
+        "to": "USER/NAME",
     }.get(option, "VALUE")
 
 

@@ -14,6 +14,7 @@ DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk is read-only",
+    errno.EFBIG: "a file may not become that large here (ulimit -f)",
 }
 DENIED = (errno.EACCES, errno.EPERM)
 NETWORK = {  # by name: requests, httpx and huggingface_hub each have their own, and none is imported for this

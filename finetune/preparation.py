@@ -140,6 +140,9 @@ def _one_sided(recipe: Recipe, encoded: dict[str, Encoded]) -> list[str]:
 
 def check(recipe: Recipe) -> Prepared:
     """Do all that training does before a weight is loaded, and say what was found."""
+    from finetune.publication import preflight
+
+    preflight(recipe, create=False)
     prepared = prepare(recipe)
     for row in prepared.splits.ledger:
         print(f"{row['split']}: {row['step']}: {row['before']} → {row['after']} rows")

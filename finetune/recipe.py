@@ -18,6 +18,7 @@ from finetune.data.options import DataOptions
 from finetune.errors import UserError
 from finetune.evaluation.options import EvaluateOptions
 from finetune.loading import ModelOptions
+from finetune.publishing.options import PublishOptions
 from finetune.recipe_checks import check_together
 from finetune.recipe_reading import Given, Place, override, read_file, to_yaml
 from finetune.recipe_writing import changed_options
@@ -43,6 +44,7 @@ class Recipe:
     adapter: PeftConfig | HeadOnly | None = None  # None: every weight is trained
     train: TrainOptions
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    publish: PublishOptions | None = None  # None: nothing is published
 
     def __post_init__(self) -> None:
         check_together(self)
@@ -71,6 +73,8 @@ class Recipe:
             sections["task"] = _parse(_task_class(task.pop("kind")), task, "task")
             for name, light in (("data", DataOptions), ("model", ModelOptions), ("evaluate", EvaluateOptions)):
                 sections[name] = _parse(light, values.get(name, {}), name)
+            if "publish" in values:
+                sections["publish"] = _parse(PublishOptions, values["publish"], "publish")
             sections["adapter"] = _adapter(values.get("adapter"), sections["task"])
             from finetune.training.options import TrainOptions
 
@@ -88,6 +92,7 @@ class Recipe:
             "adapter": None if self.adapter is None else changed_options(self.adapter),
             "train": changed_options(self.train),
             "evaluate": changed_options(self.evaluate),
+            "publish": None if self.publish is None else changed_options(self.publish),
         }
         return {name: values for name, values in sections.items() if values or name in ("data", "train")}
 
@@ -183,7 +188,7 @@ def _reason(message: str, section: str) -> str:
 
 def _located(message: str, given: Given) -> str:
     """Put file and line before a message that begins with an option's name, or the file alone."""
-    named = re.match(r"(?:task|data|model|adapter|train|evaluate)(?:\.\w+)*", message)
+    named = re.match(r"(?:task|data|model|adapter|train|evaluate|publish)(?:\.\w+)*", message)
     if named is None:
         return message
     place: Place = tuple(named[0].split("."))

@@ -170,8 +170,8 @@ def reference(prepared: Prepared, trainer: Trainer) -> dict[str, Tensor]:
 
 def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
     """Save what the run needs besides weights, reload it and compare, and write the report."""
-    from finetune.evaluation.card import write_card
     from finetune.evaluation.report import write_report
+    from finetune.publishing.card import write_card
     from finetune.reloading import compare_reloaded
 
     recipe = prepared.recipe
@@ -186,4 +186,4 @@ def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
         compare_reloaded(run, "same")
     artefact.write_status(run, "finished", recipe.task.kind)
     write_report(run)
-    write_card(run)
+    write_card(run, recipe)

@@ -38,7 +38,7 @@ def evaluate(run: Path, overrides: Mapping[str, Any] | None = None) -> dict[str,
     if held == "validation" and recipe.data.validation is None:
         raise UserError(f"{run}: the recipe has no test or validation rows. Name some: --data.test FILE.")
     splits = _splits(recipe, held)
-    trainer = _trainer(recipe, model, processor, run)
+    trainer = trainer_for(recipe, model, processor, run)
     inputs = {
         name: recipe.task.encode(splits.rows[name], processor, recipe.data.on_long).inputs
         for name in ("train", held)
@@ -148,14 +148,15 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
     # Every row gets an answer: what training would drop or refuse is cut here.
     on_long = "window" if recipe.data.on_long == "window" else "truncate"
     inputs = recipe.task.encode(rows, processor, on_long).inputs
-    trainer = _trainer(recipe, model, processor, run)
+    trainer = trainer_for(recipe, model, processor, run)
     table = recipe.task.predictions(trainer.answers(inputs), inputs, rows)
     if output is not None and trainer.is_world_process_zero():
         artefact.write_table(table, output)
     return table
 
 
-def _trainer(recipe: Recipe, model: PreTrainedModel, processor: PreTrainedTokenizerBase, run: Path) -> Trainer:
+def trainer_for(recipe: Recipe, model: PreTrainedModel, processor: PreTrainedTokenizerBase, run: Path) -> Trainer:
+    """Return a trainer that answers and trains nothing; `run` is where it would write."""
     from finetune.tasks import trainer_class
     from finetune.training.options import fitted_to
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finetune import artefact
 from finetune.errors import EnvironmentFailed, UserError
 from finetune.preparation import Prepared, prepare
+from finetune.publication import preflight, publish_trained
 from finetune.recording import (
     examination,
     finish,
@@ -48,6 +49,7 @@ def train(recipe: Recipe) -> Path:
     run = Path(str(recipe.train.output_dir))
     check_world(recipe.train)
     _refuse_finished(run, overwrite=recipe.train.overwrite)
+    recipe = preflight(recipe) if recipe.train.process_index == 0 else recipe
     prepared = prepare(recipe)
     recipe = prepared.recipe
     set_seed(recipe.train.seed)  # before the head is made, so that one seed gives one run
@@ -72,6 +74,7 @@ def train(recipe: Recipe) -> Path:
         write_environment(run, prepared, trainer, started, trained)
         write_samples(run, "after", after)
         finish(run, prepared, kept)
+        publish_trained(run, recipe)
     trainer.accelerator.wait_for_everyone()
     return run
 

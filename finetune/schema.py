@@ -52,6 +52,7 @@ def generate() -> Schema:
     from finetune.data.options import DataOptions
     from finetune.evaluation.options import EvaluateOptions
     from finetune.loading import ModelOptions
+    from finetune.publishing.options import PublishOptions
     from finetune.tasks import TASKS, task_class
     from finetune.training.option_tables import ADDED, REDEFAULTED, REFUSED
     from finetune.training.options import TrainOptions
@@ -62,6 +63,7 @@ def generate() -> Schema:
         "model": of_class(ModelOptions, "model"),
         "train": of_train(TrainOptions, {**REDEFAULTED, **ADDED}, REFUSED),
         "evaluate": of_class(EvaluateOptions, "evaluate"),
+        "publish": of_class(PublishOptions, "publish"),
         "adapter.head": of_class(HeadOnly, "head", ("peft_type", "head")),
         **{f"adapter.{kind.value}": of_adapter(kind.value, cls) for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()},
     }
@@ -85,6 +87,7 @@ def generate() -> Schema:
             },
             "train": _reference("train"),
             "evaluate": _reference("evaluate"),
+            "publish": _reference("publish"),
         },
         "definitions": definitions,
     }

@@ -15,6 +15,7 @@ MINOR = ("micro_", "weighted_")  # with "f1/negative" and the like: in scores.js
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from finetune.publication import Publication
     from finetune.task import Scores
 
 
@@ -47,6 +48,18 @@ def path(written: Path) -> str:
 def drawn(found: list[str] | Path) -> str:
     """Return texts with a line between each, or the path of the images."""
     return str(found) if isinstance(found, Path) else "\n---\n".join(found)
+
+
+def publication(made: Publication) -> str:
+    """Return what was published, or the files that would be, with their sizes."""
+    if made.commit is None:
+        width = max(map(len, made.files))
+        lines = [f"{name:<{width}}  {size:>12,} bytes" for name, size in made.files.items()]
+        count, size = len(made.files), sum(made.files.values())
+        total = f"{count} files, {size:,} bytes, would go to {made.repository} ({made.revision})."
+        return "\n".join([*lines, total, f"Not published: {', '.join(made.left) or 'nothing'}."])
+    said = [f"{made.repository} at {made.commit[:12]}" + (f", tag {made.tag}" if made.tag else "")]
+    return "\n".join([*said, *([f"loaded elsewhere: {made.check['said']}"] if made.check else [])])
 
 
 def _table(title: str, table: Mapping[str, Any], rivals: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
 
@@ -85,6 +85,17 @@ class Examination:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """How a trained model is used elsewhere: what its card says of it."""
+
+    does: str  # a sentence
+    auto_class: str = "AutoModel"  # of transformers
+    processor: Literal["tokenizer", "processor", ""] = ""  # that the code needs: a tokenizer, an image processor, none
+    pipeline: str | None = None  # the Hub's name for what it does
+    code: str = ""  # Python that goes on from `model` and the processor
+
+
+@dataclass(frozen=True)
 class Task(ABC):
     """One kind of job. Concrete tasks are final; their fields are the options of the recipe's `task` section.
 
@@ -116,6 +127,10 @@ class Task(ABC):
     def described(self) -> str:
         """Return one line that says what was inferred, or "" when nothing was."""
         return ""
+
+    def usage(self, family: str | None = None) -> Usage:
+        """Say how a trained model is used elsewhere; `family`: its model_type, where a run has weights of its own."""
+        return Usage(does=(type(self).__doc__ or self.kind).strip().splitlines()[0])
 
     @abstractmethod
     def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> Processor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hub_server
 import pytest
 import tiny
 import yaml
@@ -65,6 +66,28 @@ def run(sections: Any, write_recipe: Any) -> Callable[..., Path]:
         return train(Recipe.read(write_recipe(sections(kind, adapter, **changes))))
 
     return go
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.Store]:
+    """A Hub on this machine, which this process and those that it starts talk to, with jane's token and no cache."""
+    from huggingface_hub import constants, hf_api
+
+    with hub_server.serving() as store:
+        variables = {
+            "HF_ENDPOINT": store.address, "HF_TOKEN": hub_server.TOKEN, "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0",
+        }  # fmt: skip
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        template = store.address + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, known in {
+            "ENDPOINT": store.address, "HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
+            "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_DISABLE_XET": True,
+        }.items():  # fmt: skip
+            monkeypatch.setattr(constants, name, known)
+        monkeypatch.setattr(hf_api.api, "endpoint", store.address)  # behind huggingface_hub's own functions
+        yield store
 
 
 @pytest.fixture

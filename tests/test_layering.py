@@ -17,8 +17,17 @@ ROOT = Path(__file__).parents[1]
 # From the top down: a module imports from its own line and those below.
 LAYERS = (
     ("__main__", "cli", "command_line", "endings", "launching", "usage"),
-    ("drawing", "preparation", "recording", "reloading", "reuse", "run", "showing"),
-    ("recipe", "recipe_checks", "recipe_names", "recipe_reading", "recipe_writing", "schema", "schema_types"),
+    ("drawing", "preparation", "publication", "published", "recording", "reloading", "reuse", "run", "showing"),
+    (
+        "publishing",
+        "recipe",
+        "recipe_checks",
+        "recipe_names",
+        "recipe_reading",
+        "recipe_writing",
+        "schema",
+        "schema_types",
+    ),
     ("tasks",),
     ("adapters", "data", "evaluation", "loading", "objectives", "training"),
     ("artefact", "environment"),
@@ -28,7 +37,8 @@ LAYERS = (
 )
 ROOMS = LAYERS[4]  # do not know each other
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-LIGHT = ("cli", "recipe", "schema", "adapters", "loading", "data.options", "evaluation.options", "tasks.causal_lm")
+LIGHT = ("cli", "recipe", "schema", "adapters", "loading", "data.options", "evaluation.options")
+LIGHT += ("publishing.options", "tasks.causal_lm")
 HEAVY = ("accelerate", "datasets", "matplotlib", "pandas", "peft", "pyarrow", "sklearn", "torch", "transformers")
 VAGUE = {"base", "common", "core", "factory", "helper", "helpers", "manager", "misc", "util", "utils"}
 PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import hub_server
 import pytest
-import stub_hub
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
@@ -56,17 +56,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> str:
 
 
 @pytest.fixture
-def hub(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from huggingface_hub import constants
-
-    with stub_hub.serving(home / "bert") as address:
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        yield
+def tiny_hub(hub: hub_server.Store, home: Path) -> hub_server.Store:
+    """A Hub with tiny/model, tiny/gated and tiny/no-revision."""
+    repo = hub.upload("tiny/model", home / "bert")
+    repo.tags["v1"] = repo.branches["main"]
+    hub.gated.add(hub.create("tiny/gated").id)
+    hub.create("tiny/no-revision")
+    return hub
 
 
 def test_a_package_gives_its_folder_without_being_imported(package: str):
@@ -124,16 +120,15 @@ def test_a_hub_id_without_network_is_the_environments_failure():
     assert "nobody/nothing" in line(error)
 
 
-@pytest.mark.usefixtures("hub")
-def test_a_hub_model_is_pinned_to_the_commit_that_its_revision_meant():
+def test_a_hub_model_is_pinned_to_the_commit_that_its_revision_meant(tiny_hub: hub_server.Store):
     options = ModelOptions(path="tiny/model", revision="v1")
     model, new = load_pretrained(options, AutoModel, load_config(options))
     assert new == []
-    assert resolved_revision(model) == stub_hub.COMMIT
+    assert resolved_revision(model) == tiny_hub.repos["model", "tiny/model"].tags["v1"]
     assert len(load_tokenizer(options)) == model.config.vocab_size
 
 
-@pytest.mark.usefixtures("hub")
+@pytest.mark.usefixtures("tiny_hub")
 @pytest.mark.parametrize(
     ("name", "said"),
     [("gated", "hf auth login"), ("missing", "the Hub has no model"), ("no-revision", "has no revision 'v9'")],

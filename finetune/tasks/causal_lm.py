@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.errors import UserError
-from finetune.task import Columns, Encoded, Scores, Task
+from finetune.task import Columns, Encoded, Scores, Task, Usage
 from finetune.tasks.blocks import encode_documents
 
 if TYPE_CHECKING:
@@ -49,6 +49,16 @@ class CausalLM(Task):
         if self.block_size < 2:
             raise UserError(f"task.block_size: {self.block_size} is too short; give at least 2 tokens.")
         return self
+
+    def usage(self, family: str | None = None) -> Usage:
+        return Usage(
+            does="Goes on with a text.",
+            auto_class="AutoModelForCausalLM",
+            processor="tokenizer",
+            pipeline="text-generation",
+            code='inputs = tokenizer("Once", return_tensors="pt")\n'
+            "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))",
+        )
 
     def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> PreTrainedTokenizerBase:
         from finetune.loading import load_tokenizer, train_tokenizer

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
-from finetune.task import Columns, Encoded, Examination, Picture, Scores, Task
+from finetune.task import Columns, Encoded, Examination, Picture, Scores, Task, Usage
 from finetune.tasks import labels as label_rules
 from finetune.tasks.images import Collate, array_of, encode_images, flipped, normalisation, resolve_shape
 
@@ -79,6 +79,18 @@ class ImageClassification(Task):
 
     def _shape(self) -> str:
         return f"{self.image_size} x {self.image_size} pixels, {'grey' if self.num_channels == 1 else 'colour'}"
+
+    def usage(self, family: str | None = None) -> Usage:
+        mode, side = "L" if self.num_channels == 1 else "RGB", self.image_size
+        return Usage(
+            does="Gives an image one of its labels.",
+            auto_class="AutoModelForImageClassification",
+            processor="processor",
+            pipeline="image-classification",
+            code=f'from PIL import Image\n\nimage = Image.new("{mode}", ({side}, {side}))  # put yours here\n'
+            'inputs = processor(image, return_tensors="pt")\nwith torch.no_grad():\n'
+            "    logits = model(**inputs).logits[0]\nprint(model.config.id2label[int(logits.argmax())])",
+        )
 
     def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> Processor:
         from finetune.loading import load_image_processor

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from finetune.errors import UserError, did_you_mean
-from finetune.task import Columns, Encoded, Examination, Picture, Scores, Task
+from finetune.task import Columns, Encoded, Examination, Picture, Scores, Task, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,6 +166,15 @@ class ImageGAN(Task):
         penalties = {"R1": game.r1_gamma, "R2": game.r2_gamma, "slope": game.gp_weight}
         said = ", ".join(f"{name} {value:g}" for name, value in penalties.items() if value) or "no penalty"
         return f"images: {self.image_size} x {self.image_size}, {colour}{classes}; loss {self.loss}, {said}"
+
+    def usage(self, family: str | None = None) -> Usage:
+        colour = "colour" if self.num_channels == 3 else "grey"
+        shape = f"{self.image_size}×{self.image_size} {colour} images"
+        return Usage(
+            does=f"Makes {shape} from noise: the generator of a generative adversarial network.",
+            pipeline="unconditional-image-generation",
+            code="images = model.sample(16)  # from -1 to 1",
+        )
 
     def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> Processor:
         from finetune.loading import load_image_processor

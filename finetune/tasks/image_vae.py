@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
-from finetune.task import Columns, Encoded, Examination, Picture, Scores, Task
+from finetune.task import Columns, Encoded, Examination, Picture, Scores, Task, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +90,20 @@ class ImageVAE(Task):
         colour = "colour" if self.num_channels == 3 else "grey"
         classes = f", {len(self.labels)} classes" if self.labels else ""
         return f"images: {self.image_size} x {self.image_size}, {colour}{classes}"
+
+    def usage(self, family: str | None = None) -> Usage:
+        colour = "colour" if self.num_channels == 3 else "grey"
+        shape = f"{self.image_size}×{self.image_size} {colour} images"
+        classes = f", condition=torch.arange(16) % {len(self.labels or ())}" if self.condition else ""
+        code = f"images = model.sample(16{classes})  # from 0 to 1"
+        if family == "finetune-vqvae":  # its codes have no prior to draw from
+            code = (
+                f"pixels = torch.rand(16, {self.num_channels}, {self.image_size}, {self.image_size})  # or yours\n"
+                "codes, images = model.reconstruct(pixels)"
+            )
+        return Usage(
+            does=f"A variational autoencoder of {shape}.", pipeline="unconditional-image-generation", code=code
+        )
 
     def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> Processor:
         from finetune.loading import load_image_processor

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.errors import UserError, did_you_mean
+from finetune.task import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,6 +124,25 @@ def head_options(names: Sequence[str], problem: Problem) -> dict[str, Any]:
         "label2id": {name: number for number, name in enumerate(names)},
         "problem_type": kinds[problem],
     }
+
+
+def usage(problem: Problem, pairs: bool, max_length: int) -> Usage:
+    """Return how a classifier of texts is used elsewhere."""
+    inputs = '"The first text.", "The second text."' if pairs else '"Put your text here."'
+    read = {
+        "multi": "[model.config.id2label[place] for place, score in enumerate(logits.sigmoid()) if score > 0.5]",
+        "regression": "float(logits[0])",
+        "single": "model.config.id2label[int(logits.argmax())]",
+    }[problem]
+    what = {"multi": "any number of labels", "regression": "a number", "single": "one of its labels"}[problem]
+    return Usage(
+        does=f"Gives a {'pair of texts' if pairs else 'text'} {what}.",
+        auto_class="AutoModelForSequenceClassification",
+        processor="tokenizer",
+        pipeline="text-classification",
+        code=f'inputs = tokenizer({inputs}, truncation=True, max_length={max_length}, return_tensors="pt")\n'
+        f"with torch.no_grad():\n    logits = model(**inputs).logits[0]\nprint({read})",
+    )
 
 
 def weight_tensor(weights: Any, names: Sequence[str] | None, device: Any) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
 from finetune.objectives import Distillation
-from finetune.task import Columns, Encoded, Scores, Task
+from finetune.task import Columns, Encoded, Scores, Task, Usage
 from finetune.tasks import labels as label_rules
 from finetune.tasks.lengths import encode_texts
 
@@ -97,6 +97,9 @@ class TextClassification(Task):
         shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         kind = {"multi": "any number of"}.get(self._problem, "one of")
         return f"task: {self.label!r} is {kind} {len(names)} labels: {shown}"
+
+    def usage(self, family: str | None = None) -> Usage:
+        return label_rules.usage(self._problem, self.pair is not None, self.max_length)
 
     def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> PreTrainedTokenizerBase:
         from finetune.loading import load_tokenizer, train_tokenizer

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
-from finetune.task import Columns, Encoded, Examination, Scores, Task
+from finetune.task import Columns, Encoded, Examination, Scores, Task, Usage
 from finetune.tasks.blocks import encode_documents
 from finetune.tasks.two_tokenizers import decoder_tokenizer, load_tokenizers
 
@@ -69,6 +69,16 @@ class TextVAETask(Task):
         if self.between or held is None or len(held) < 2:
             return self
         return replace(self, between=tuple(str(text) for text in held[:2][self.text]))
+
+    def usage(self, family: str | None = None) -> Usage:
+        return Usage(
+            does="A variational autoencoder of texts: a point of a latent space for a sentence, and back.",
+            processor="tokenizer",
+            pipeline="text-generation",
+            code="latents = torch.randn(4, model.config.latent_dim)\n"
+            f"for ids in model.write(latents, {self.sample_tokens}):\n"
+            "    print(tokenizer.decode(ids, skip_special_tokens=True))",
+        )
 
     def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> Processor:
         from finetune.loading import load_tokenizer, train_tokenizer

@@ -1,4 +1,4 @@
-"""The card of a run that generates images."""
+"""The card of a run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,3 @@ def test_the_code_on_the_card_runs_as_printed(trained, monkeypatch):
 
     assert names["images"].shape == (16, 1, 8, 8)
     assert torch.isfinite(names["images"]).all()
-
-
-def test_a_classifier_leaves_no_card(run):
-    assert not (run("text-classification") / "README.md").exists()

@@ -1,0 +1,156 @@
+"""Faults of the Hub and of the way there: success after another try, or one line and a run that is still whole."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import snapshot_download
+from huggingface_hub.utils import _http
+
+from finetune import published
+from finetune.errors import EnvironmentFailed, UserError
+from finetune.publication import publish
+from finetune.publishing import patience
+
+REPO = "jane/reviews"
+GIVEN = {"publish.license": "mit", "publish.language": "en", "publish.base_model": "jane/bert", "publish.attempts": 3}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, home) -> Path:
+    import tiny
+    import yaml
+
+    from finetune.recipe import Recipe
+    from finetune.run import train
+
+    folder = tmp_path_factory.mktemp("faults")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tiny.sections(home, folder / "run", "text-classification", "lora")))
+    return train(Recipe.read(recipe))
+
+
+@pytest.fixture
+def run(trained, tmp_path, hub, home, monkeypatch) -> Path:
+    """A run, a Hub that has its base, and a check that downloads all files: what it finds has tests of its own."""
+    hub.upload("jane/bert", home / "bert")
+
+    def check(run: Path, repository: str, commit: str, size: int) -> dict:
+        folder = Path(snapshot_download(repository, revision=commit))
+        weights = "adapter_model.safetensors"
+        return {"same": (folder / weights).read_bytes() == (run / weights).read_bytes(), "said": ""}
+
+    monkeypatch.setattr(published, "check_published", check)
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch) -> list[float]:
+    """Pauses are noted and not waited for."""
+    noted: list[float] = []
+    clock = SimpleNamespace(sleep=noted.append, time=_http.time.time, monotonic=_http.time.monotonic)
+    monkeypatch.setattr(patience, "time", clock)
+    monkeypatch.setattr(_http, "time", clock)
+    return noted
+
+
+def digests(run: Path) -> dict[str, str]:
+    files = (file for file in run.rglob("*") if file.is_file() and file.name != "publish.json")
+    return {str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def head_files(hub) -> set[str]:
+    repo = hub.repos.get(("model", REPO))
+    return set(repo.files()) if repo else set()
+
+
+def named(given: object) -> str:
+    return "-".join(str(each) for each in given.values()) if isinstance(given, dict) else ""
+
+
+PASSING = [
+    ({"path": "/api/whoami", "kind": "status", "status": 500, "times": 2}, 3),
+    ({"path": "/commit/", "kind": "status", "status": 500, "times": 2}, 3),
+    ({"path": "/commit/", "kind": "status", "status": 429, "headers": {"Retry-After": "7"}}, 7),
+    ({"path": "/commit/", "kind": "status", "status": 409}, 1),
+    ({"path": "/commit/", "kind": "status", "status": 412}, 1),
+    ({"path": "/repos/create", "kind": "status", "status": 503}, 1),
+    ({"path": "/preupload/", "kind": "status", "status": 502}, 1),
+    ({"path": "/lfs/", "method": "PUT", "kind": "cut"}, 1),
+    ({"path": "/lfs/", "method": "PUT", "kind": "status", "status": 500, "times": 4}, 15),
+    ({"path": "/objects/batch", "kind": "cut"}, 1),
+    ({"path": "/commit/", "kind": "cut"}, 1),
+    ({"path": "/commit/", "kind": "lost"}, 1),
+    ({"path": "/tag/", "kind": "lost"}, 1),
+    ({"path": "/cdn/", "kind": "short"}, 0),
+    ({"path": "/resolve/.*tokenizer.json", "method": "GET", "kind": "cut"}, 0),
+]
+
+
+@pytest.mark.parametrize(("fault", "waited"), PASSING, ids=named)
+def test_a_fault_that_passes_is_waited_for_and_one_commit_comes_of_it(hub, run, pauses, fault, waited):
+    before, fault = digests(run), dict(fault)
+    hub.fail(fault.pop("kind"), **fault)
+
+    made = publish(run, REPO, overrides={**GIVEN, "publish.tag": "v1"})
+
+    assert made.check["same"]
+    assert sum(pauses) >= waited
+    repo = hub.repos["model", REPO]
+    assert set(repo.files("v1")) == set(made.files)
+    assert len(repo.commits) == 2  # the empty one, and ours
+    assert digests(run) == before
+
+
+@pytest.mark.parametrize("kind", ["stall", "drip"])
+def test_a_hub_that_answers_too_slowly_is_left_and_asked_again(hub, run, monkeypatch, kind):
+    monkeypatch.setattr(patience, "SILENCE", 1.0)
+    monkeypatch.setattr(published, "BYTES_A_SECOND", 1)
+    monkeypatch.setattr("finetune.publishing.hub.SECONDS", 3.0)
+    hub.fail(kind, path="/commit/", pause=5.0 if kind == "stall" else 0.05)
+
+    made = publish(run, REPO, overrides=GIVEN)
+
+    assert made.check["same"]
+    assert set(hub.repos["model", REPO].files()) == set(made.files)
+
+
+LASTING = [
+    ({"path": "/api/whoami", "kind": "status", "status": 401}, UserError, "does not know this token"),
+    ({"path": "/repos/create", "kind": "status", "status": 403}, UserError, "may not write there"),
+    ({"path": "/preupload/", "kind": "status", "status": 403}, UserError, "may not write there"),
+    ({"path": "/commit/", "kind": "status", "status": 401}, UserError, "does not know this token"),
+    ({"path": "/commit/", "kind": "status", "status": 403}, UserError, "may not write there"),
+    ({"path": "/commit/", "kind": "status", "status": 412}, EnvironmentFailed, "412"),
+    ({"path": "/commit/", "kind": "status", "status": 429}, EnvironmentFailed, "429"),
+    ({"path": "/commit/", "kind": "status", "status": 500}, EnvironmentFailed, "500"),
+    ({"path": "/commit/", "kind": "cut"}, EnvironmentFailed, "cannot be reached"),
+    ({"path": "/lfs/", "method": "PUT", "kind": "cut"}, EnvironmentFailed, "cannot be reached"),
+    ({"path": "/lfs/", "method": "PUT", "kind": "status", "status": 403}, UserError, "403"),
+    ({"path": "/validate-yaml", "kind": "status", "status": 500}, EnvironmentFailed, "500"),
+    ({"path": "/validate-yaml", "kind": "status", "status": 400}, UserError, "the card"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "said"), LASTING, ids=lambda each: each["path"] if isinstance(each, dict) else ""
+)
+def test_a_fault_that_lasts_ends_in_one_line_nothing_visible_and_a_later_success(hub, run, fault, error, said):
+    before, fault = digests(run), dict(fault)
+    broken = hub.fail(fault.pop("kind"), **{"times": 1000, **fault})
+
+    with pytest.raises(error) as raised:
+        publish(run, REPO, overrides=GIVEN)
+
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not head_files(hub)
+    assert digests(run) == before
+    broken.times = 0
+    made = publish(run, REPO, overrides=GIVEN)
+    assert made.check["same"]
+    assert head_files(hub) == set(made.files)
