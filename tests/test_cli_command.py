@@ -105,14 +105,16 @@ def test_scores_stand_beside_those_of_the_baselines(tmp_path: Path):
     from finetune.task import Score
 
     ours = {"accuracy": Score(0.8, 0.75, 0.85, 200), "f1/negative": Score(0.7), "micro_f1": Score(0.8)}
+    ours["iw_nll"] = Score(97.0, n=100)
     rival = {"accuracy": Score(0.7, 0.6, 0.8, 200), "accuracy_gap": Score(0.1, 0.05, 0.15, 200)}
     artefact.write_scores(tmp_path, {"test": ours}, {"tfidf": rival})
 
     lines = [line.split() for line in run(tmp_path).splitlines()]
 
-    assert lines[:3] == [
+    assert lines[:4] == [
         ["test", "(n", "=", "200)", "tfidf"],
         ["accuracy", "0.8000", "[0.7500,", "0.8500]", "0.7000"],
+        ["iw_nll", "97.0000", "n", "=", "100"],
         ["accuracy_gap", "0.1000", "[0.0500,", "0.1500]", "over", "tfidf"],
     ]
 
