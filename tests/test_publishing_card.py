@@ -29,7 +29,9 @@ def test_the_card_names_no_folder_of_the_machine_that_trained(trained):
     assert str(trained.parent) not in (trained / "README.md").read_text()
 
 
-def test_the_code_on_the_card_runs_as_printed(trained, monkeypatch):
+@pytest.mark.parametrize("condition", [None, "label"])
+def test_the_code_on_the_card_runs_as_printed(run, monkeypatch, condition):
+    trained = run("image-vae", task={"condition": condition}, train={"max_steps": 1})
     card = (trained / "README.md").read_text()
     monkeypatch.chdir(trained.parent)
     names: dict = {}

@@ -159,6 +159,12 @@ def test_a_conditional_model_hears_its_class_and_misses_it():
         tiny()(images, torch.zeros(6), KEYS)
 
 
+def test_classes_take_turns_in_what_a_conditional_model_draws():
+    model = tiny(num_classes=4).eval()
+
+    assert torch.equal(model.sample(6), model.sample(6, condition=torch.tensor([0, 1, 2, 3, 0, 1])))
+
+
 def test_walks_begin_and_end_at_their_latents():
     model = tiny().eval()
     start, end = model.prior(2, seed=1), model.prior(2, seed=2)

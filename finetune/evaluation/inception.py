@@ -1,6 +1,7 @@
 """FID and KID: distances in the features of Inception-v3 of 2015, by torchmetrics and torch-fidelity (the extra `fid`).
 
-The distances that need nobody's weights are `fcd` and `kcd`; nothing but this is called `fid` or `kid`.
+The distances that need nobody's weights are `fcd` and `kcd`; nothing but this is called `fid` or `kid`. Tested with
+other networks in its place: the published weights come from the internet, and no test of this repository fetches them.
 """
 
 from __future__ import annotations

@@ -177,7 +177,12 @@ class VAE(PreTrainedModel):
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0, condition: Tensor | None = None) -> Tensor:
-        """Return the means of `count` draws from the prior, of shape (count, channels, size, size), in [0, 1]."""
+        """Return the means of `count` draws from the prior, of shape (count, channels, size, size), in [0, 1].
+
+        Classes take turns in a conditional model without `condition`.
+        """
+        if self.config.num_classes and condition is None:
+            condition = torch.arange(count, device=self.device) % self.config.num_classes
         return self.decode(self.prior(count, seed), condition)
 
     def prior(self, count: int, seed: int = 0) -> Tensor:

@@ -93,7 +93,7 @@ def contents(run: Path, recipe: Recipe, place: Place) -> dict[str, Any]:
         "more_labels": max(0, len(labels) - MOST_LABELS),
         "split": split,
         "lead": lead(own, split, rivals),
-        "extractor": _json(run / artefact.EXAMINATION, {}).get("extractor") is not None,
+        "extractor": bool({"extractor", "inception"} & set(_json(run / artefact.EXAMINATION, {}))),
         "rivals": list(rivals),
         "rows": _rows(own, rivals),
         "alarms": _json(run / artefact.EXAMINATION, {}).get("alarms", []),
