@@ -60,8 +60,9 @@ def test_every_objective_and_likelihood_trains_from_a_recipe_and_comes_back(run,
 @pytest.mark.parametrize("quantizer", ["fsq", "ema"])
 def test_codes_train_from_a_recipe_and_say_how_many_of_them_are_used(run, quantizer):
     folder = run(
-        "image-vae", task=PLAIN, model={"config": {**CODES["config"], "quantizer": quantizer}}, train={"max_steps": 3}
-    )
+        "image-vae", task=PLAIN, model={"config": {**CODES["config"], "quantizer": quantizer}},
+        train={"max_steps": 3}, evaluate={"baselines": True},
+    )  # fmt: skip
     scores = found(folder)["test"]
 
     assert found(folder, "reload.json")["same"]
@@ -69,6 +70,8 @@ def test_codes_train_from_a_recipe_and_say_how_many_of_them_are_used(run, quanti
     assert 1 <= scores["code_perplexity"]["value"] <= 12
     assert scores["kl"]["value"] == pytest.approx(16 * np.log(12))  # a map of 4 x 4 codes
     assert {path.stem for path in (folder / "samples").glob("*.png")} == {"reconstructions"}
+    assert "independent_pixels" not in found(folder).get("baselines", {})  # a fair rival of a density alone
+    assert found(folder, "examination.json")["prior"].startswith("uniform over the codes")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MOST = 10_000  # held-out images that are encoded
 WEIGHED = 1000  # held-out images whose likelihood is estimated, each with evaluate.importance_samples decodings
 COLLAPSED = 0.5  # nats an image, below which the latent says nothing
+UNIFORM = "uniform over the codes, none is learned: kl is what naming them evenly costs, and nothing is generated"
 IDLE = 0.1  # share of the dimensions in use below which this is said
 
 
@@ -45,7 +46,7 @@ def examine_image_vae(
     held = inputs[split].select(range(min(MOST, len(inputs[split]))))
     pictures = {"reconstructions": reconstructions(task, model, held)}
     if model.config.model_type == "finetune-vqvae":
-        return Examination({}, {}, pictures, {"split": split, "left_out": ["samples: codes have no prior here"]})
+        return Examination({}, {}, pictures, {"split": split, "images": len(held), "prior": UNIFORM})
     looked = look(task, model, held)
     facts, alarms = latent_facts(looked)
     score, more = likelihood(task, model, held, options)
