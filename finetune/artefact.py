@@ -34,6 +34,7 @@ VERDICT = "reload.json"
 REPORT = "report.html"
 SAMPLES = "samples"
 EXAMINATION = "examination.json"
+ORIGIN = "origin.json"  # of a run that was made of another: by what verb, of which runs
 CHECKPOINTS = "checkpoints"
 PUBLICATION = "publish.json"
 

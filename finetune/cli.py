@@ -62,6 +62,27 @@ VERBS = {
         shows="finetune.showing:drawn",
         data=True,
     ),
+    "merge": Verb(
+        "finetune.merging:merge",
+        "Merge a run's adapter, or several, into the base: a run of its own, scored beside the first.",
+        ("runs",),
+        {
+            "output": "folder of the new run (RUN-merged)",
+            "method": "of several: cat (the weighted sum of the updates), svd, linear, ties, dare_linear …",
+            "weights": "of several: one each, as 0.7,0.3 (equal, summing to 1)",
+            "density": "of ties and dare: share of the values that is kept (0.5)",
+            "head": "RUN whose labels and head are taken, where labels differ (the average)",
+            "tolerance": "of one: how far logits may move on the reference rows, relative to the largest (1e-4)",
+        },
+        overrides=True,
+        shows="finetune.showing:run",
+    ),
+    "diff": Verb(
+        "finetune.difference:diff",
+        "Compare two runs of one base: what each changed, module by module, and whether they answer alike.",
+        ("runs",),
+        shows="finetune.difference:text",
+    ),
     "check": Verb(
         "finetune.preparation:check",
         "Read a recipe and its data, and say whether training could start.",
@@ -146,9 +167,10 @@ def _check_light(command: Command) -> None:
 
     if "recipe" in command.positions:
         read_names(command.positions["recipe"], command.overrides)
-    elif "run" in command.positions and not VERBS[command.name].hidden:
-        run = artefact.open_run(command.positions["run"])
-        read_names(run / artefact.RECIPE, command.overrides)
+    elif not VERBS[command.name].hidden:
+        for run in command.positions.get("runs", [command.positions.get("run")]):
+            if run is not None:
+                read_names(artefact.open_run(run) / artefact.RECIPE, command.overrides)
 
 
 def _call(command: Command) -> int:

@@ -12,7 +12,13 @@ from finetune.recipe_names import nearest
 from finetune.recipe_reading import Written
 
 SWITCHES = ("overwrite", "print_config", "interpolate", "traverse", "dry_run")  # flags without a value
-READS = {"rows": int, "count": int, "seed": int, "grid": Path, "output": Path, "profile": str, "to": str}
+READS = {
+    "rows": int, "count": int, "seed": int,
+    "tolerance": float, "density": float,
+    "grid": Path, "output": Path, "head": Path,
+    "profile": str, "method": str, "weights": str, "to": str,
+}  # fmt: skip
+SEVERAL = "runs"  # the position that takes one or more
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Command:
     """A command line, taken apart."""
 
     name: str
-    positions: dict[str, Path]
+    positions: dict[str, Any]  # a path each; under SEVERAL, a list of them
     flags: dict[str, Any]
     overrides: dict[str, Any]
 
@@ -109,6 +115,11 @@ def _example(option: str) -> str:
         "count": "64",
         "seed": "7",
         "to": "USER/NAME",
+        "tolerance": "1e-3",
+        "density": "0.5",
+        "head": "runs/my",
+        "method": "ties",
+        "weights": "0.7,0.3",
     }.get(option, "VALUE")
 
 
@@ -116,18 +127,27 @@ def _read(flag: str, value: str) -> Any:
     try:
         return READS[flag](value)
     except ValueError:
-        raise UserError(f"--{flag} is {value}; it must be a whole number.") from None
+        kind = "a whole number" if READS[flag] is int else "a number"
+        raise UserError(f"--{flag} is {value}; it must be {kind}.") from None
 
 
 def _place(command: Command, verb: Verb, loose: list[str]) -> None:
-    if len(loose) > len(verb.positions):
+    several = verb.positions[-1:] == (SEVERAL,)
+    if len(loose) > len(verb.positions) and not several:
         extra = loose[len(verb.positions)]
         hint = (
             f" Options begin with two dashes: --{extra.lstrip('-')}." if "=" in extra or extra.startswith("-") else ""
         )
         raise UserError(f"{extra} is one argument too many for finetune {command.name}.{hint}")
     if len(loose) < len(verb.positions):
-        missing = verb.positions[len(loose)].upper()
-        call = " ".join(["finetune", command.name, *(each.upper() for each in verb.positions)])
+        missing = shown(verb.positions[len(loose)])
+        call = " ".join(["finetune", command.name, *map(shown, verb.positions)])
         raise UserError(f"{missing} is missing: {call}")
-    command.positions = {name: Path(word) for name, word in zip(verb.positions, loose, strict=True)}
+    command.positions = {name: Path(word) for name, word in zip(verb.positions, loose, strict=False)}
+    if several:
+        command.positions[SEVERAL] = [Path(word) for word in loose[len(verb.positions) - 1 :]]
+
+
+def shown(position: str) -> str:
+    """Return a position as the help writes it."""
+    return "RUN …" if position == SEVERAL else position.upper()

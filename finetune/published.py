@@ -133,7 +133,7 @@ def _scored(
 ) -> Scores:
     """Return the scores of the model on a split as a training ends with them: of its answers, and of examining it."""
     from finetune.recording import examined
-    from finetune.reuse import trainer_for
+    from finetune.rescoring import trainer_for
 
     with TemporaryDirectory() as folder:
         answers = trainer_for(published, model, processor, Path(folder)).answers(inputs[split])

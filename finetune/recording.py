@@ -172,10 +172,17 @@ def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
     """Save what the run needs besides weights, reload it and compare, and write the report."""
     from finetune.evaluation.report import write_report
     from finetune.publishing.card import write_card
+
+    seal(run, prepared.recipe, prepared.processor, kept)
+    write_report(run)
+    write_card(run, prepared.recipe)
+
+
+def seal(run: Path, recipe: Recipe, processor: Processor, kept: dict[str, Tensor]) -> None:
+    """Save what a run needs besides weights, reload it and compare it with its reference rows; then it is finished."""
     from finetune.reloading import compare_reloaded
 
-    recipe = prepared.recipe
-    prepared.processor.save_pretrained(run)
+    processor.save_pretrained(run)
     if labels := getattr(recipe.task, "labels", None):
         artefact.write_json(run / artefact.LABELS, list(labels))
     artefact.write_reference(run, kept)
@@ -185,5 +192,3 @@ def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
     else:
         compare_reloaded(run, "same")
     artefact.write_status(run, "finished", recipe.task.kind)
-    write_report(run)
-    write_card(run, recipe)

@@ -12,15 +12,12 @@ from finetune import artefact
 from finetune.errors import UserError
 from finetune.recording import examined, write_examination
 from finetune.reloading import load_run
+from finetune.rescoring import rescored, trainer_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from finetune.data import Splits
-    from finetune.recipe import Recipe
     from finetune.task import Examination, Scores
-    from finetune.training.trainer import Trainer
 
 
 def evaluate(run: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Scores]:
@@ -34,38 +31,13 @@ def evaluate(run: Path, overrides: Mapping[str, Any] | None = None) -> dict[str,
     artefact.open_run(run)
     recipe, model, processor = load_run(run, overrides)
     check_networks(recipe.evaluate)
-    held = "test" if recipe.data.test is not None else "validation"
-    if held == "validation" and recipe.data.validation is None:
-        raise UserError(f"{run}: the recipe has no test or validation rows. Name some: --data.test FILE.")
-    splits = _splits(recipe, held)
-    trainer = trainer_for(recipe, model, processor, run)
-    inputs = {
-        name: recipe.task.encode(splits.rows[name], processor, recipe.data.on_long).inputs
-        for name in ("train", held)
-        if name in splits.rows
-    }
-    if recipe.task.targets not in inputs[held].column_names:
-        raise UserError(f"data.{held}: the rows have no {recipe.task.columns().label!r} to score against.")
-    scores = recipe.task.score(trainer.answers(inputs[held]), inputs[held], recipe.evaluate.resamples)
-    if trainer.is_world_process_zero():
-        found = examined(recipe, trainer.sampled_model(), processor, inputs)
-        scores |= found.scores.get(held, {})
-        _write_evaluation(run, splits.fingerprints, {held: scores}, found)
-    return {held: scores}
-
-
-def _splits(recipe: Recipe, held: str) -> Splits:
-    """Return the rows to evaluate on; with the training rows, where they are still there, for a generator of images."""
-    from finetune.data import load_splits
-
-    columns = recipe.task.columns()
-    if recipe.task.generates_images() and not recipe.data.streaming:
-        try:
-            return load_splits(recipe.data, columns, ("train", held))
-        except UserError:
-            pass  # moved, or gone: the examination says what it leaves out
-    # A validation set that was held out of the training rows needs them to be found again.
-    return load_splits(recipe.data, columns, (held,))
+    found = rescored(recipe, model, processor, run)
+    scores = found.scores
+    if found.trainer.is_world_process_zero():
+        examination = examined(recipe, found.trainer.sampled_model(), processor, found.inputs)
+        scores |= examination.scores.get(found.split, {})
+        _write_evaluation(run, found.fingerprints, {found.split: scores}, examination)
+    return {found.split: scores}
 
 
 def _write_evaluation(run: Path, fingerprints: dict[str, Any], scores: dict[str, Scores], found: Examination) -> None:
@@ -153,15 +125,3 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
     if output is not None and trainer.is_world_process_zero():
         artefact.write_table(table, output)
     return table
-
-
-def trainer_for(recipe: Recipe, model: PreTrainedModel, processor: PreTrainedTokenizerBase, run: Path) -> Trainer:
-    """Return a trainer that answers and trains nothing; `run` is where it would write."""
-    from finetune.tasks import trainer_class
-    from finetune.training.options import fitted_to
-
-    args = fitted_to(recipe.train, False, recipe.task.best_score, recipe.task.best_is_greatest)
-    args.output_dir = str(run)
-    return trainer_class(recipe.task)(
-        task=recipe.task, model=model, args=args, train_inputs=None, eval_inputs=None, processor=processor, stamp={}
-    )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from finetune import schema as schemas
+from finetune.command_line import shown
 
 if TYPE_CHECKING:
     from finetune.command_line import Verb
@@ -45,7 +46,7 @@ def of_verb(name: str, verb: Verb) -> str:
 
 
 def _call(name: str, verb: Verb) -> str:
-    return " ".join([name, *(position.upper() for position in verb.positions)])
+    return " ".join([name, *map(shown, verb.positions)])
 
 
 def _sections() -> list[str]:

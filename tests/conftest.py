@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sections(home: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Return a function that makes the sections of a tiny recipe: sections(kind, adapter, train={…}, task={…})."""
 
-    def make(kind: str, adapter: str = "whole", **changes: dict[str, Any]) -> dict[str, Any]:
+    def make(kind: str, adapter: str = "whole", /, **changes: dict[str, Any]) -> dict[str, Any]:
         made = tiny.sections(home, tmp_path / "run", kind, adapter)
         for name, options in changes.items():
             made[name] = {**made.get(name, {}), **options}
@@ -62,7 +62,7 @@ def run(sections: Any, write_recipe: Any) -> Callable[..., Path]:
     from finetune.recipe import Recipe
     from finetune.run import train
 
-    def go(kind: str, adapter: str = "whole", **changes: dict[str, Any]) -> Path:
+    def go(kind: str, adapter: str = "whole", /, **changes: dict[str, Any]) -> Path:
         return train(Recipe.read(write_recipe(sections(kind, adapter, **changes))))
 
     return go

@@ -17,7 +17,22 @@ ROOT = Path(__file__).parents[1]
 # From the top down: a module imports from its own line and those below.
 LAYERS = (
     ("__main__", "cli", "command_line", "endings", "launching", "usage"),
-    ("drawing", "preparation", "publication", "published", "recording", "reloading", "reuse", "run", "showing"),
+    (
+        "agreement",
+        "deriving",
+        "difference",
+        "drawing",
+        "merging",
+        "preparation",
+        "publication",
+        "published",
+        "recording",
+        "reloading",
+        "rescoring",
+        "reuse",
+        "run",
+        "showing",
+    ),
     (
         "publishing",
         "recipe",

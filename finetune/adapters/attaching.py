@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +46,10 @@ def attach(model: PreTrainedModel, adapter: PeftConfig | HeadOnly, new_parameter
     check_method(kind, model, heads)
     config = completed(adapter, kind, model, heads)
     try:
-        with _without_noise():
+        with without_noise():
             attached = get_peft_model(model, config)
     except (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError, KeyError, ImportError) as error:
-        raise UserError(f"adapter: {kind} cannot change {type(model).__name__}: {_line(error)}") from error
+        raise UserError(f"adapter: {kind} cannot change {type(model).__name__}: {first_line(error)}") from error
     if getattr(config, "modules_to_save", None):
         config.modules_to_save = list(dict.fromkeys(config.modules_to_save))  # PEFT adds its own names once more
     attached.active_peft_config.revision = getattr(model.config, "_commit_hash", None)
@@ -66,26 +66,49 @@ def load_adapter(base: PreTrainedModel, folder: str | Path) -> PeftModel:
         UserError: the adapter is missing, pickled or damaged, or belongs to another base: every saved tensor must find
             its place, and every place its tensor.
     """
+    return load_adapters(base, {"default": folder})
+
+
+def load_adapters(base: PreTrainedModel, folders: Mapping[str, str | Path]) -> PeftModel:
+    """Return the base with several saved adapters; the first is at work, `set_adapter(name)` switches to another.
+
+    Each adapter has its own head; all heads have the same size.
+
+    Raises:
+        UserError: as `load_adapter` raises it, for any of the adapters.
+    """
+    attached: Any = None
+    for name, folder in folders.items():
+        attached = _loaded(base if attached is None else attached, Path(folder), name, fresh=attached is None)
+    attached.set_adapter(next(iter(folders)))
+    _align_logits(attached)
+    return attached.eval()
+
+
+def _loaded(model: Any, folder: Path, name: str, fresh: bool) -> Any:
+    """Return the model with one more adapter; `fresh` for the first, which the base is wrapped for."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
-    folder = Path(folder)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no adapter: {name} is missing.")
+    base = model if fresh else model.get_base_model()
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / file).is_file():
+            raise UserError(f"{folder} holds no adapter: {file} is missing.")
     try:
-        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-            saved = set(file.keys())
-        with _without_noise():
-            attached = PeftModel.from_pretrained(base, str(folder), torch_device=str(base.device))
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as opened:
+            saved = set(opened.keys())
+        with without_noise():
+            if fresh:
+                model = PeftModel.from_pretrained(base, str(folder), adapter_name=name, torch_device=str(base.device))
+            else:
+                model.load_adapter(str(folder), adapter_name=name, torch_device=str(base.device))
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: its adapter does not fit {type(base).__name__}: {_line(error)}") from error
-    needed = set(get_peft_model_state_dict(attached, save_embedding_layers=False))
-    strangers = (needed - saved) | (saved - needed - set(attached.state_dict()))  # PEFT may save embeddings besides
+        raise UserError(f"{folder}: its adapter does not fit {type(base).__name__}: {first_line(error)}") from error
+    needed = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    strangers = (needed - saved) | (saved - needed - set(model.state_dict()))  # PEFT may save embeddings besides
     if strangers:
         raise UserError(f"{folder}: its adapter is not that of {type(base).__name__}: {min(strangers)} has no match.")
-    _align_logits(attached)
-    return attached.eval()
+    return model
 
 
 def _head_only(model: PreTrainedModel, new_parameters: list[str]) -> PreTrainedModel:
@@ -142,12 +165,14 @@ def _say_share(model: Any, kind: str) -> None:
 
 
 @contextmanager
-def _without_noise() -> Iterator[None]:
+def without_noise() -> Iterator[None]:
+    """Leave out the one warning that PEFT raises of itself."""
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 under a name that the latter gives up
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         yield
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line of at most 300 characters."""
     text = " ".join(str(error).split())
     return text[:297] + "…" if len(text) > 300 else text or type(error).__name__

@@ -65,6 +65,7 @@ def contents(run: Path) -> dict[str, Any]:
         "classes": _classes(own, _json(run / artefact.LABELS, [])),
         "long_table": LONG_TABLE,
         "verdict": _json(run / artefact.VERDICT, None),
+        "origin": _json(run / artefact.ORIGIN, None),
         "status": _json(run / artefact.STATUS, {}).get("status"),
         "data": _json(run / artefact.DATA, {}),
         "environment": _flat(_json(run / artefact.ENVIRONMENT, {})),

@@ -4,7 +4,7 @@ from finetune.loading.configuration import context_length, load_config
 from finetune.loading.image_processor import load_image_processor
 from finetune.loading.options import ModelOptions
 from finetune.loading.padding import set_padding
-from finetune.loading.source import source_folder
+from finetune.loading.source import same_weights, source_folder
 from finetune.loading.tokenizer import load_tokenizer, train_tokenizer
 from finetune.loading.weights import announce, load_pretrained, resolved_revision
 
@@ -17,6 +17,7 @@ __all__ = [
     "load_pretrained",
     "load_tokenizer",
     "resolved_revision",
+    "same_weights",
     "set_padding",
     "source_folder",
     "train_tokenizer",

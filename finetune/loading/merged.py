@@ -57,6 +57,11 @@ def merge(
         raise UserError(f"{what} holds an adapter without {ADAPTER_WEIGHTS}; pickled weights are not read.")
     with one_line(what), quiet():
         adapter = PeftConfig.from_pretrained(str(folder))
+        if adapter.is_prompt_learning:
+            kind = getattr(adapter.peft_type, "value", adapter.peft_type)
+            raise UserError(
+                f"{what}: {kind} learned tokens that stand before the text; weights have no place for them."
+            )
         adapter.task_type = None  # the model that is wanted decides, not the task that the adapter was trained for
         with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
             shapes = {name.removeprefix("base_model.model."): file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

@@ -81,6 +81,28 @@ def locate(options: ModelOptions, option: str = "model.path") -> Source:
     return Source(place, None, gguf_file)
 
 
+def same_weights(one: ModelOptions, other: ModelOptions) -> bool:
+    """Say whether two sections mean the same weights: one place and commit, or folders of equal bytes."""
+    here, there = locate(one), locate(other)
+    if here == there:
+        return True
+    if here.folder is None or there.folder is None:
+        return False
+    if here.folder.resolve() == there.folder.resolve():
+        return here.gguf_file == there.gguf_file
+    return _digests(here) == _digests(there)
+
+
+def _digests(source: Source) -> list[str]:
+    assert source.folder is not None
+    files = [source.folder / source.gguf_file] if source.gguf_file else sorted(source.folder.glob("*.safetensors"))
+    found = []
+    for file in files:
+        with file.open("rb") as stream:
+            found.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return found
+
+
 def check_weights(source: Source, options: ModelOptions) -> None:
     """Refuse, before anything is loaded, weights that are pickled, missing, or not the expected bytes."""
     folder, name = source.folder, source.gguf_file or "model.safetensors"

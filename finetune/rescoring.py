@@ -1,0 +1,81 @@
+"""The rows that a run is scored on, answered once more: by its own model, or by one that was made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+    from finetune.data import Splits
+    from finetune.recipe import Recipe
+    from finetune.task import Processor, Scores
+    from finetune.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Answers to the test rows, or to the validation rows where the recipe names no test rows, and their scores."""
+
+    split: str  # "test" or "validation"
+    rows: Dataset
+    inputs: dict[str, Dataset]  # of the split; of "train" too, for a generator that is compared with what it learned
+    answers: dict[str, np.ndarray]
+    scores: Scores
+    fingerprints: dict[str, Any]  # of the files
+    trainer: Trainer
+
+
+def rescored(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: Path) -> Rescored:
+    """Let a model answer the rows of a run's recipe, and score it.
+
+    Raises:
+        UserError: the recipe names no such rows, they are gone, or they have nothing to score against.
+    """
+    held = "test" if recipe.data.test is not None else "validation"
+    if held == "validation" and recipe.data.validation is None:
+        raise UserError(f"{run}: the recipe has no test or validation rows. Name some: --data.test FILE.")
+    splits = _splits(recipe, held)
+    trainer = trainer_for(recipe, model, processor, run)
+    inputs = {
+        name: recipe.task.encode(splits.rows[name], processor, recipe.data.on_long).inputs
+        for name in ("train", held)
+        if name in splits.rows
+    }
+    if recipe.task.targets not in inputs[held].column_names:
+        raise UserError(f"data.{held}: the rows have no {recipe.task.columns().label!r} to score against.")
+    answers = trainer.answers(inputs[held])
+    scores = recipe.task.score(answers, inputs[held], recipe.evaluate.resamples)
+    return Rescored(held, splits.rows[held], inputs, answers, scores, splits.fingerprints, trainer)
+
+
+def trainer_for(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: Path) -> Trainer:
+    """Return a trainer that answers and trains nothing; `run` is where it would write."""
+    from finetune.tasks import trainer_class
+    from finetune.training.options import fitted_to
+
+    args = fitted_to(recipe.train, False, recipe.task.best_score, recipe.task.best_is_greatest)
+    args.output_dir = str(run)
+    return trainer_class(recipe.task)(
+        task=recipe.task, model=model, args=args, train_inputs=None, eval_inputs=None, processor=processor, stamp={}
+    )
+
+
+def _splits(recipe: Recipe, held: str) -> Splits:
+    """Return the rows to evaluate on; with the training rows, where they are still there, for a generator of images."""
+    from finetune.data import load_splits
+
+    columns = recipe.task.columns()
+    if recipe.task.generates_images() and not recipe.data.streaming:
+        try:
+            return load_splits(recipe.data, columns, ("train", held))
+        except UserError:
+            pass  # moved, or gone: the examination says what it leaves out
+    # A validation set that was held out of the training rows needs them to be found again.
+    return load_splits(recipe.data, columns, (held,))
