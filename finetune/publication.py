@@ -74,7 +74,8 @@ def publish_trained(run: Path, recipe: Recipe) -> None:
     if recipe.publish is None or recipe.publish.to is None:
         return
     try:
-        _publish(run, recipe, dry_run=False)
+        made = _publish(run, recipe, dry_run=False)
+        print(f"Published: {made.repository} at {made.commit}; {(made.check or {})['said']}.", flush=True)
     except (UserError, EnvironmentFailed) as error:
         print(f"Not published: {error} The run is whole; `finetune publish {run}` publishes it later.", flush=True)
 

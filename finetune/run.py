@@ -74,8 +74,9 @@ def train(recipe: Recipe) -> Path:
         write_environment(run, prepared, trainer, started, trained)
         write_samples(run, "after", after)
         finish(run, prepared, kept)
-        publish_trained(run, recipe)
     trainer.accelerator.wait_for_everyone()
+    if main:  # the others need not wait for a network
+        publish_trained(run, recipe)
     return run
 
 

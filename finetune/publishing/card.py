@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
+from finetune.evaluation.findings import Predictions
 from finetune.evaluation.wording import interval, lead, named, number
 from finetune.publishing.bases import Base
 from finetune.publishing.files import CARD, published_recipe
@@ -96,6 +97,7 @@ def contents(run: Path, recipe: Recipe, place: Place) -> dict[str, Any]:
         "extractor": bool({"extractor", "inception"} & set(_json(run / artefact.EXAMINATION, {}))),
         "rivals": list(rivals),
         "rows": _rows(own, rivals),
+        **_found(run),
         "alarms": _json(run / artefact.EXAMINATION, {}).get("alarms", []),
         "data": _data(run),
         "examples": _examples(run) if place.publish.share_examples else [],
@@ -127,6 +129,19 @@ def _rows(own: dict[str, Any], rivals: dict[str, Any]) -> list[dict[str, Any]]:
         {"name": name, "score": score, "beside": [rivals[rival].get(name, {}).get("value") for rival in rivals]}
         for name, score in shown.items()
     ]
+
+
+def _found(run: Path) -> dict[str, Any]:
+    """Return what the predictions tell as a whole: whether it is as sure as it is right, and where length matters."""
+    found: dict[str, Any] = {"calibration": None, "lengths": []}
+    if not (run / artefact.PREDICTIONS).exists():
+        return found
+    predictions = Predictions.read(run / artefact.PREDICTIONS)
+    if predictions.kind == "single":
+        found["calibration"] = predictions.reliability()[1]
+    if predictions.kind in ("single", "multi"):
+        found["lengths"] = predictions.by_length()
+    return found
 
 
 def _caption(path: Path) -> str:

@@ -153,7 +153,7 @@ def _check_text(file: Path) -> None:
     if file.suffix == ".json":
         artefact.read_json(file)
     elif file.suffix == ".model":  # SentencePiece: protobuf whose first field is a list of pieces
-        if file.open("rb").read(1) != b"\n":
+        if not _starts_with(file, b"\n"):
             raise UserError(f"publish: {file} is not a SentencePiece model.")
     else:
         try:
@@ -162,8 +162,13 @@ def _check_text(file: Path) -> None:
             raise UserError(f"publish: {file} is not text.") from None
 
 
+def _starts_with(file: Path, signature: bytes) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(signature)) == signature
+
+
 def _check_picture(file: Path) -> None:
-    if file.open("rb").read(8) != b"\x89PNG\r\n\x1a\n":
+    if not _starts_with(file, b"\x89PNG\r\n\x1a\n"):
         raise UserError(f"publish: {file} is not a PNG picture.")
 
 

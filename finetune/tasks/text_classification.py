@@ -99,7 +99,7 @@ class TextClassification(Task):
         return f"task: {self.label!r} is {kind} {len(names)} labels: {shown}"
 
     def usage(self, family: str | None = None) -> Usage:
-        return label_rules.usage(self._problem, self.pair is not None, self.max_length)
+        return label_rules.usage(self.problem or "single", self.pair is not None, self.max_length)
 
     def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> PreTrainedTokenizerBase:
         from finetune.loading import load_tokenizer, train_tokenizer
