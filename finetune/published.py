@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE", "HF_HUB_OFFLINE")
 OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+PATIENCE = 600.0  # seconds that a check may take besides
 CLOSE = 1e-6  # of a score, relative: what the machine's own sums may differ by
 BYTES_A_SECOND = 100_000  # the slowest connection that a download is waited for
 
@@ -48,7 +49,7 @@ def check_published(run: Path, repository: str, commit: str, size: int) -> dict[
         later = f"; `finetune publish {run}` checks it again"
         try:
             code, reason = artefact.in_fresh_process(
-                *words, environment=elsewhere, seconds=600 + size / BYTES_A_SECOND + 2 * spent
+                *words, environment=elsewhere, seconds=PATIENCE + size / BYTES_A_SECOND + 2 * spent
             )
         except subprocess.TimeoutExpired as error:
             raise EnvironmentFailed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.utils import _http
 
 from finetune import published
-from finetune.errors import EnvironmentFailed, UserError
+from finetune.errors import CheckFailed, EnvironmentFailed, UserError
 from finetune.publication import publish
 from finetune.publishing import patience
 
@@ -35,9 +36,15 @@ def trained(tmp_path_factory, home) -> Path:
 
 
 @pytest.fixture
-def run(trained, tmp_path, hub, home, monkeypatch) -> Path:
-    """A run, a Hub that has its base, and a check that downloads all files: what it finds has tests of its own."""
+def copied(trained, tmp_path, hub, home) -> Path:
+    """A run, and a Hub that has its base."""
     hub.upload("jane/bert", home / "bert")
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def run(copied, monkeypatch) -> Path:
+    """A run whose check downloads all files and loads none: what it finds has tests of its own."""
 
     def check(run: Path, repository: str, commit: str, size: int) -> dict:
         folder = Path(snapshot_download(repository, revision=commit))
@@ -45,7 +52,7 @@ def run(trained, tmp_path, hub, home, monkeypatch) -> Path:
         return {"same": (folder / weights).read_bytes() == (run / weights).read_bytes(), "said": ""}
 
     monkeypatch.setattr(published, "check_published", check)
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return copied
 
 
 @pytest.fixture(autouse=True)
@@ -154,3 +161,48 @@ def test_a_fault_that_lasts_ends_in_one_line_nothing_visible_and_a_later_success
     made = publish(run, REPO, overrides=GIVEN)
     assert made.check["same"]
     assert head_files(hub) == set(made.files)
+    sent = [path for method, path, status in hub.requests if (method, status) == ("PUT", 200)]
+    assert len(sent) == len(set(sent))  # what had arrived was not sent again
+
+
+@pytest.mark.faults
+def test_a_disk_that_fills_while_the_publication_is_checked_is_said_and_the_check_made_up_for_later(hub, copied):
+    resource = pytest.importorskip("resource")
+    before, (soft, hard) = digests(copied), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))
+    try:
+        with pytest.raises(EnvironmentFailed, match="could not be checked: a file may not become that large") as raised:
+            publish(copied, REPO, overrides=GIVEN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert f"`finetune publish {copied}` checks it again" in str(raised.value)
+    assert json.loads((copied / "publish.json").read_text())["check"] is None
+    assert digests(copied) == before
+    made = publish(copied, REPO, overrides=GIVEN)
+    assert made.check["same"]
+    assert len(hub.repos["model", REPO].commits) == 2
+
+
+@pytest.mark.faults
+def test_a_download_that_never_ends_is_given_up(hub, copied, monkeypatch):
+    monkeypatch.setattr(published, "BYTES_A_SECOND", 1e9)
+    monkeypatch.setattr(published, "PATIENCE", 20.0)
+    hub.fail("drip", path="/cdn/", times=1000, pause=0.5)
+
+    with pytest.raises(EnvironmentFailed, match="loading it elsewhere took more than"):
+        publish(copied, REPO, overrides=GIVEN)
+
+
+@pytest.mark.faults
+def test_a_base_that_is_gone_is_found_by_the_check(hub, copied, monkeypatch):
+    real = published.check_published
+
+    def check(*given):
+        del hub.repos["model", "jane/bert"]
+        return real(*given)
+
+    monkeypatch.setattr(published, "check_published", check)
+
+    with pytest.raises(CheckFailed, match=r"does not load elsewhere: .*jane/bert"):
+        publish(copied, REPO, overrides=GIVEN)
