@@ -54,6 +54,8 @@ def within(seconds: float, action: Callable[[], T]) -> T:
         return pool.apply_async(action).get(seconds)
     except multiprocessing.TimeoutError:
         raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+    finally:
+        pool.terminate()  # waits for no stuck thread
 
 
 def _origin(error: BaseException) -> BaseException:
