@@ -58,9 +58,9 @@ def rescored(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: 
 def trainer_for(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: Path) -> Trainer:
     """Return a trainer that answers and trains nothing; `run` is where it would write."""
     from finetune.tasks import trainer_class
-    from finetune.training.options import fitted_to
+    from finetune.training.options import fitted_to_answer
 
-    args = fitted_to(recipe.train, False, recipe.task.best_score, recipe.task.best_is_greatest)
+    args = fitted_to_answer(recipe.train)
     args.output_dir = str(run)
     return trainer_class(recipe.task)(
         task=recipe.task, model=model, args=args, train_inputs=None, eval_inputs=None, processor=processor, stamp={}

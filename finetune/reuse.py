@@ -115,7 +115,9 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output: {output} cannot be written: {output.parent} is no folder, or {output.name} is one.")
     recipe, model, processor = load_run(run, overrides)
-    columns = replace(recipe.task.columns(), label=None)  # answers need no labels: `evaluate` holds them against some
+    columns = recipe.task.columns()
+    if not columns.label_is_asked:  # answers need no labels: `evaluate` holds them against some
+        columns = replace(columns, label=None)
     rows = read_rows(str(file), recipe.data, columns)
     # Every row gets an answer: what training would drop or refuse is cut here.
     on_long = "window" if recipe.data.on_long == "window" else "truncate"

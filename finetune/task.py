@@ -48,6 +48,7 @@ class Columns:
 
     texts: tuple[str, ...]  # hold text that must not be empty; compared for duplicates and leaks
     label: str | None = None
+    label_is_asked: bool = False  # the model is told the label, at prediction too: the class of a conditional model
     image: str | None = (
         None  # holds an image; rows have it as bytes, size * size * channels of uint8 (see tasks/images)
     )

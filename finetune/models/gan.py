@@ -43,7 +43,9 @@ class GANConfig(PreTrainedConfig):
     latent_dim: standard normal numbers an image is made from.
     channels: of the convolutions at full size; deeper ones have up to 8 times as many.
     hidden_sizes: of the fully connected layers (mlp).
-    generator_norm: "batch" or "none". The discriminator has no normalisation but the spectral one.
+    generator_norm: "batch" or "none". Batch norm sees one micro-batch of one process: steps that are accumulated or
+        shared are then near those of one batch, and equal only without it. The discriminator has no normalisation but
+        the spectral one.
     spectral_norm: divide each weight of the discriminator by its largest singular value (Miyato et al. 2018).
     num_classes: of a conditional GAN: projected in the discriminator, embedded in the generator; 0: unconditional.
     embedding_dim: of a class in the generator, beside the latents.
@@ -77,9 +79,12 @@ class GANConfig(PreTrainedConfig):
             raise ValueError(f"num_channels {self.num_channels} is neither 1 (grey) nor 3 (colour)")
         if self.generator_norm not in ("batch", "none"):
             raise ValueError(f"generator_norm {self.generator_norm!r} is neither batch nor none")
-        for name in ("latent_dim", *(("hidden_sizes",) if self.preset == "mlp" else ("channels",))):
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes is {self.num_classes}; it must be 0 or more")
+        sizes = ("latent_dim", "embedding_dim", "hidden_sizes" if self.preset == "mlp" else "channels")
+        for name in sizes if self.initializer_range is None else (*sizes, "initializer_range"):
             value = getattr(self, name)
-            if not value or min(value if isinstance(value, list | tuple) else [value]) < 1:
+            if not value or min(value if isinstance(value, list | tuple) else [value]) <= 0:
                 raise ValueError(f"{name} is {value}; it must be positive")
         super().__post_init__(**kwargs)
 
@@ -91,6 +96,19 @@ class _Player(PreTrainedModel):
     base_model_prefix = ""
     accepts_loss_kwargs = False
     _supports_sdpa = True  # there is no attention: every implementation is right
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return a saved player, which answers to the bit as it did.
+
+        Weights are copied out of the mapped file: there they may begin at any byte, and how memory is aligned decides
+        in which order a spectral norm is added up.
+        """
+        found = super().from_pretrained(*args, **kwargs)
+        network = found[0] if isinstance(found, tuple) else found
+        for each in (*network.parameters(), *network.buffers()):
+            each.data = each.data.clone()
+        return found
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

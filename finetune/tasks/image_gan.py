@@ -71,6 +71,8 @@ class ImageGAN(Task):
                 raise UserError(f"task.{name} is {value}; give 0 or more.")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"task.ema_decay is {self.ema_decay}; give 0, or a share below 1 such as 0.999.")
+        if self.adam_betas is not None and not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise UserError(f"task.adam_betas are {list(self.adam_betas)}; give two numbers from 0 to below 1.")
         if self.n_critic is not None and self.n_critic < 1:
             raise UserError(f"task.n_critic is {self.n_critic}; give 1 or more.")
         if self.discriminator_learning_rate is not None and not self.discriminator_learning_rate >= 0:
@@ -114,17 +116,22 @@ class ImageGAN(Task):
         return by_loss.get(self.loss, ("d_accuracy_real", "d_accuracy_fake"))
 
     def adversary(self, model: PreTrainedModel) -> Discriminator:
-        """Return the discriminator that was saved with this generator, or else a new one."""
-        from pathlib import Path
+        """Return the discriminator that was saved with this generator, in a folder or on the Hub, or else a new one."""
+        from transformers.utils.hub import cached_file
 
+        from finetune.loading import announce, resolved_revision
+        from finetune.loading.failures import one_line, quiet
         from finetune.models.gan import Discriminator
 
-        folder = Path(model.name_or_path or "?") / "discriminator"
-        if folder.is_dir():
-            found: Discriminator = Discriminator.from_pretrained(folder, use_safetensors=True)
-            return found
-        made: Any = Discriminator(cast("GANConfig", model.config))
-        return cast("Discriminator", made.to(model.dtype))
+        place, commit = model.name_or_path, resolved_revision(model)
+        if place:
+            known = {"revision": commit, "subfolder": "discriminator"}
+            with one_line(f"model.path: {place}/discriminator"), quiet():
+                if cached_file(place, "config.json", **known, _raise_exceptions_for_missing_entries=False) is not None:
+                    found: Discriminator = Discriminator.from_pretrained(place, **known, use_safetensors=True)
+                    return found
+            announce(["discriminator"])
+        return Discriminator(cast("GANConfig", model.config))
 
     def discriminator_loss(self, discriminator: Any, generator: Any, batch: Batch) -> Judged:
         """Return what the discriminator loses on a batch, summed over its rows, and how it judged."""
@@ -144,7 +151,7 @@ class ImageGAN(Task):
     # ---- what every task has
 
     def columns(self) -> Columns:
-        return Columns(texts=(), label=self.condition, image=self.image)
+        return Columns(texts=(), label=self.condition, label_is_asked=self.condition is not None, image=self.image)
 
     def resolve(self, splits: dict[str, Dataset]) -> ImageGAN:
         from finetune.tasks.images import resolve_shape

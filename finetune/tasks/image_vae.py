@@ -71,7 +71,8 @@ class ImageVAE(Task):
                 raise UserError("task.objective iwae has no divergence for beta, kl_warmup or free_bits to weigh.")
 
     def columns(self) -> Columns:
-        return Columns(texts=(), label=self.condition or self.label, image=self.image)
+        label, asked = self.condition or self.label, self.condition is not None
+        return Columns(texts=(), label=label, label_is_asked=asked, image=self.image)
 
     def resolve(self, splits: dict[str, Dataset]) -> ImageVAE:
         from finetune.tasks.images import resolve_shape

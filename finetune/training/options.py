@@ -166,6 +166,14 @@ def fitted_to(
     return fitted
 
 
+def fitted_to_answer(options: TrainOptions) -> TrainOptions:
+    """Return the options of a trainer that only answers: what they say of evaluations on the way is of the past."""
+    fitted = copy.copy(options)
+    fitted.eval_strategy, fitted.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
+    fitted.do_eval, fitted.load_best_model_at_end, fitted.early_stopping_patience = False, False, None
+    return fitted
+
+
 def _without_validation(fitted: TrainOptions) -> TrainOptions:
     wanted = {
         "eval_strategy": "eval_strategy" not in fitted.automatic and fitted.eval_strategy != IntervalStrategy.NO,

@@ -48,6 +48,8 @@ def refuse(args: TrainOptions, network: Any, inputs: Any) -> None:
             raise UserError(f"train.{name} does not work with adversarial training: {instead}. Leave it out.")
     if hasattr(network, "peft_config"):
         raise UserError("adapter: adversarial training trains whole networks. Leave the section out.")
+    if (dtype := str(network.dtype).removeprefix("torch.")) != "float32":
+        raise UserError(f"model.dtype is {dtype}: an average of small steps needs float32; use train.bf16.")
     if args.fp16:
         raise UserError("train.fp16: one gradient scaler cannot serve two players; use train.bf16.")
     if args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":

@@ -58,6 +58,6 @@ def write_players(trainer: AdversarialTrainer, folder: Path) -> None:
     player: Any = trainer.discriminator
     generator: Any = trainer._network
     if trainer.raw is not None:
-        generator.save_pretrained(str(folder), state_dict=trainer.raw, variant=RAW)
+        generator.save_pretrained(str(folder), state_dict=dict(trainer.raw), variant=RAW)  # it empties what it is given
     player.save_pretrained(str(folder / FOLDER))
     checkpoints.honour_umask(folder)

@@ -73,6 +73,7 @@ class AdversarialTrainer(Trainer):
         self.judge: Any = self.discriminator  # with what is wrapped around it for training
         self.d_optimizer: Any = None
         self.d_scheduler: Any = None
+        self.d_rate = 0.0  # of the last step
         self.average = Average(model, task.ema_decay) if task.ema_decay else None
         self.raw: dict[str, Tensor] | None = None  # the trained weights, once the average has taken their place
         for generator in (model, self.answerer):
@@ -84,6 +85,10 @@ class AdversarialTrainer(Trainer):
     def answerer(self) -> Any:
         """The generator that is judged: the averaged one."""
         return self.model if self.average is None else self.average.network
+
+    def sampled_model(self) -> Any:
+        """Return the averaged generator, also on the way."""
+        return super().sampled_model() if self.average is None else self.average.network
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """See `Checkpointed.train`; `model` has the averaged weights afterwards, and `raw` the trained ones."""
@@ -166,6 +171,7 @@ class AdversarialTrainer(Trainer):
 
     def after_step(self) -> None:
         """Follow the generator's step, of this number from 0: schedule, buffers, average."""
+        self.d_rate = float(self.d_scheduler.get_last_lr()[0])
         self.d_scheduler.step()
         for buffer in self.model.buffers() if self.args.world_size > 1 else ():
             if buffer.is_floating_point():  # batch norm's means: each process has met its own images
@@ -182,8 +188,9 @@ class AdversarialTrainer(Trainer):
             self.optimizer = None
             self.d_optimizer = transformers.Trainer.create_optimizer(self, self.discriminator)
             self.optimizer = generators
+            rate = self.task.discriminator_learning_rate
             for group in self.d_optimizer.param_groups:
-                group["lr"] = self.task.discriminator_learning_rate or self.args.learning_rate
+                group["lr"] = self.args.learning_rate if rate is None else rate
         return generators
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -246,11 +253,8 @@ class AdversarialTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the discriminator's figures since the last time beside the generator's loss."""
         if "loss" in logs:
-            logs = {**logs, **self.tally.taken(self.task.tallied), "d_learning_rate": self._d_rate()}
+            logs = {**logs, **self.tally.taken(self.task.tallied), "d_learning_rate": self.d_rate}
         super().log(logs, start_time)
-
-    def _d_rate(self) -> float:
-        return float(self.d_scheduler.get_last_lr()[0])
 
 
 class AfterStep(TrainerCallback):
