@@ -79,7 +79,7 @@ def field_comments(cls: type) -> dict[str, str]:
 
 def _comment(lines: list[str], node: ast.AnnAssign) -> str:
     end = node.end_lineno or node.lineno
-    beside = re.search(r"#\s*(?!type: ignore)([^#]+)", lines[end - 1][node.end_col_offset or 0 :])
+    beside = re.search(r"#(?!\s*type: ignore)\s*([^#]+)", lines[end - 1][node.end_col_offset or 0 :])
     if beside:
         comment = [beside[1].strip()]
         if "(" in beside[1] and ")" not in beside[1]:  # a comment that goes on below

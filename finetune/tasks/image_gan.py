@@ -44,8 +44,7 @@ class ImageGAN(Task):
     image_size: int | None = None  # pixels a side; read off the rows when left out
     num_channels: Literal[1, 3] | None = None  # grey or colour; read off the rows when left out
     flip: bool = False  # mirror every second training image, left to right
-    # Relativistic pairs with R1 and R2 by default. (A name, where other tasks have the method that their trainer calls;
-    # this one's calls generator_loss and discriminator_loss.)
+    # r3gan: relativistic pairs, with R1 and R2 penalties.
     loss: Literal["r3gan", "hinge", "bce", "wgan-gp"] = "r3gan"  # type: ignore[assignment]
     r1_gamma: float | None = None  # half of it times the squared slope at real images; 0.5 for r3gan, else 0
     r2_gamma: float | None = None  # the same at generated images; r1_gamma for r3gan, else 0
@@ -63,6 +62,7 @@ class ImageGAN(Task):
     best_is_greatest: ClassVar[bool] = False
     unit: ClassVar[str] = "images"
     draws: ClassVar[bool] = True
+    # `loss` is a name here, for this trainer calls generator_loss and discriminator_loss instead.
     trainer: ClassVar[str] = "finetune.training.adversarial:AdversarialTrainer"
 
     def __post_init__(self) -> None:
