@@ -165,8 +165,7 @@ def _check_named(recipe: Recipe, publish: PublishOptions) -> None:
 
 def _base(recipe: Recipe, publish: PublishOptions, run: Path | None, api: HfApi) -> Base | None:
     adapter = recipe.adapter is not None and getattr(recipe.adapter, "peft_type", None) != "head"
-    config = run / "adapter_config.json" if run is not None else None
-    trained_on = artefact.read_json(config).get("revision") if config is not None and config.exists() else None
+    trained_on = None if run is None else artefact.read_json(run / artefact.ENVIRONMENT).get("base_commit")
     return patiently(lambda: find_base(recipe.model, publish, adapter, trained_on, api), "publish.base_model")
 
 

@@ -122,6 +122,7 @@ def write_history(run: Path, trainer: Trainer) -> None:
 def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: float, trained: float) -> None:
     """Write where, with what and how long the run was made."""
     from finetune.environment import collect
+    from finetune.loading import resolved_revision
 
     model = trained_model(trainer)
     facts = {
@@ -135,6 +136,7 @@ def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: 
         "steps": trainer.state.global_step,
         "parameters": sum(each.numel() for each in model.parameters()),
         "trainable_parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
+        "base_commit": resolved_revision(model),
         "data": prepared.splits.fingerprints,
     }
     artefact.write_json(run / artefact.ENVIRONMENT, facts)

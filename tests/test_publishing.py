@@ -15,12 +15,14 @@ import yaml
 from finetune import published
 from finetune.cli import main
 from finetune.errors import CheckFailed, UserError
+from finetune.merging import merge
 from finetune.publication import publish
 
 REPO = "jane/made"
 TEXTS = {"text-classification": "bert", "causal-lm": "gpt2"}
 FIRST = [("text-classification", "lora")]
-CELLS = [pytest.param(*cell, marks=() if cell in FIRST else pytest.mark.slow) for cell in tiny.CELLS]
+MERGED = [(kind, "merged") for kind, adapter in tiny.CELLS if adapter == "lora"]
+CELLS = [pytest.param(*cell, marks=() if cell in FIRST else pytest.mark.slow) for cell in tiny.CELLS + MERGED]
 
 
 def said(kind: str) -> dict[str, str]:
@@ -44,7 +46,7 @@ def trusting(monkeypatch) -> None:
 
 @pytest.mark.parametrize(("kind", "adapter"), CELLS)
 def test_what_is_published_answers_elsewhere_bit_for_bit_by_the_code_on_its_card(run, bases, tmp_path, kind, adapter):
-    made = run(kind, adapter)
+    made = merge(run(kind, "lora")) if adapter == "merged" else run(kind, adapter)
 
     found = publish(made, REPO, overrides={**said(kind), "publish.tag": "v1"})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import hub_server
 import pytest
@@ -158,22 +157,23 @@ def test_a_recipe_with_where_to_publish_publishes_when_it_is_trained(
     assert json.loads((tmp_path / "run/publish.json").read_text())["tag"] == "v1"
 
 
-def test_a_base_of_the_hub_needs_no_name_and_keeps_the_commit_that_was_trained_on(
-    hub, run, monkeypatch, home, tmp_path
-):
+@pytest.mark.parametrize("adapter", ["lora", "whole"])
+def test_a_base_of_the_hub_needs_no_name_and_keeps_the_commit_that_was_trained_on(hub, run, monkeypatch, adapter):
     from finetune.publication import publish
 
     monkeypatch.setattr(published, "check_published", lambda *given: {"same": True, "said": ""})
     repo = hub.repos["model", "jane/bert"]
     first = repo.branches["main"]
-    made = run("text-classification", "lora", model={"path": "jane/bert"})
-    shutil.copytree(home / "gpt2", tmp_path / "other")
+    made = run("text-classification", adapter, model={"path": "jane/bert"})
     repo.add("main", {}, "somebody empties the base")
 
     publish(made, REPO, overrides={"publish.license": "mit", "publish.language": "en"})
 
-    config = json.loads(hub.repos["model", REPO].files()["adapter_config.json"])
-    assert (config["base_model_name_or_path"], config["revision"]) == ("jane/bert", first)
+    files = hub.repos["model", REPO].files()
+    assert f"`jane/bert` at revision `{first}`" in files["README.md"].decode()
+    if adapter == "lora":
+        config = json.loads(files["adapter_config.json"])
+        assert (config["base_model_name_or_path"], config["revision"]) == ("jane/bert", first)
 
 
 def test_a_whole_model_may_come_from_a_base_that_is_not_on_the_hub(hub, recipe):

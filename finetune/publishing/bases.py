@@ -39,14 +39,11 @@ def find_base(
     Raises:
         UserError: the base is not named, is not on the Hub, or has other weights there.
     """
-    from finetune.loading import source_folder
-
     if model.path is None:
         return None
-    place = source_folder(model.path)
-    local = Path(place) if Path(place).is_dir() or place.endswith(".gguf") else None
+    local = _local(model.path)
     if local is None:
-        return Base(place, trained_on or _sha(place, model.revision, "model.path", api))
+        return Base(model.path, trained_on or _sha(model.path, model.revision, "model.path", api))
     if publish.base_model == NOT_ON_THE_HUB:
         if adapter:
             raise UserError("publish.base_model is none, and an adapter is worth nothing without its base: name it.")
@@ -59,6 +56,26 @@ def find_base(
     commit = _sha(publish.base_model, publish.base_revision, "publish.base_model", api)
     _compare(local, publish.base_model, commit, api)
     return Base(publish.base_model, commit)
+
+
+def named_base(model: ModelOptions, publish: PublishOptions) -> Base | None:
+    """Return the base as the recipe names it, without asking the Hub; None for a run from scratch."""
+    if model.path is None:
+        return None
+    if _local(model.path) is None:
+        return Base(model.path, model.revision)
+    known = publish.base_model is not None and publish.base_model != NOT_ON_THE_HUB
+    return Base(publish.base_model, publish.base_revision) if known else Base(None)
+
+
+def _local(path: str) -> Path | None:
+    """Return the folder or GGUF file that a recipe's `model.path` means, None for a Hub id."""
+    from finetune.loading import source_folder
+
+    if path.endswith(".gguf"):
+        return Path(path).parent
+    place = Path(source_folder(path))
+    return place if place.is_dir() else None
 
 
 def _sha(repo: str, revision: str | None, option: str, api: HfApi) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finetune import artefact
 from finetune.evaluation.findings import Predictions
 from finetune.evaluation.wording import interval, lead, named, number
-from finetune.publishing.bases import Base
+from finetune.publishing.bases import Base, named_base
 from finetune.publishing.files import CARD, published_recipe
 from finetune.publishing.metadata import front_matter
 from finetune.publishing.options import PublishOptions
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MINOR = ("micro_", "weighted_")  # scores that stand in scores.json alone, with those of each class
 MOST_LABELS = 100
 EXAMPLES = 3
+EMISSIONS = "emissions.csv"  # of CodeCarbon
 SAMPLES = 3
 
 
@@ -39,10 +41,7 @@ class Place:
 def write_card(run: Path, recipe: Recipe) -> Path:
     """Write README.md into a run and return its path: as it will be published, but that base and run lie here."""
     publish = recipe.publish or PublishOptions()
-    base = None
-    if recipe.model.path is not None:
-        path = publish.base_model or without_paths(recipe.model.path)
-        base = Base(path, publish.base_revision if publish.base_model else recipe.model.revision)
+    base = named_base(recipe.model, publish)
     path = run / CARD
     path.write_text(render(run, recipe, Place(run.resolve().name, base=base, publish=publish)), encoding="utf-8")
     return path
@@ -104,6 +103,8 @@ def contents(run: Path, recipe: Recipe, place: Place) -> dict[str, Any]:
         "samples": _samples(run, place.publish.share_examples),
         "made": _made(environment, recipe),
         "versions": environment.get("versions", {}),
+        "origin": _origin(_json(run / artefact.ORIGIN, {})),
+        "energy": _energy(run),
         "verdict": _json(run / artefact.VERDICT, None),
         "recipe": _recipe(recipe, place),
     }
@@ -198,6 +199,28 @@ def _samples(run: Path, share_examples: bool) -> list[str]:
     file = run / artefact.SAMPLES / "after.txt"
     texts = file.read_text(encoding="utf-8").strip().split("\n\n---\n\n") if file.exists() else []
     return [text[:1000] for text in texts if share_examples or not text.startswith("between")][:SAMPLES]
+
+
+def _origin(found: dict[str, Any]) -> str:
+    """Say which command made a run of others, and how far the answers moved; "" for a trained one."""
+    if not found:
+        return ""
+    runs = ", ".join(f"`{each['run']}`" for each in found.get("of", []))
+    moved = found.get("gap", {}).get("relative")
+    spread = "" if moved is None else f"; logits moved by at most {moved:.1e} of the largest"
+    return f"Made of {runs} by `finetune {found['made_by']}`{spread}. What follows is how that was trained."
+
+
+def _energy(run: Path) -> dict[str, float] | None:
+    """Return what CodeCarbon estimated (train.report_to codecarbon): kWh, and kg of CO2 that their making costs."""
+    if not (run / EMISSIONS).exists():
+        return None
+    with (run / EMISSIONS).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))  # one for each time that the training was begun or resumed
+    return {
+        "kwh": sum(float(row["energy_consumed"]) for row in rows),
+        "kg": sum(float(row["emissions"]) for row in rows),
+    }
 
 
 def _made(environment: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

@@ -38,8 +38,17 @@ def front_matter(
         pipeline_tag=usage.pipeline,
         tags=[each for each in ("finetune", recipe.task.kind, family) if each],
         **relation,
+        **_emissions(held["energy"]),
     )
     return data.to_yaml() + "\n"
+
+
+def _emissions(energy: dict[str, float] | None) -> dict[str, Any]:
+    if energy is None:
+        return {}
+    return {
+        "co2_eq_emissions": {"emissions": 1000 * energy["kg"], "source": "codecarbon", "training_type": "fine-tuning"}
+    }
 
 
 def _results(recipe: Recipe, datasets: list[str], held: dict[str, Any]) -> list[EvalResult]:

@@ -48,7 +48,7 @@ def _with_base(recipe: Recipe, auto_class: str, base: Base | None, dtype: str) -
     """Return the lines that load the base at its commit, with a head for these labels."""
     named = base.id if base is not None else None
     words = [
-        json.dumps(named or "BASE"),
+        json.dumps(named or "THE-BASE"),
         *([f"revision={json.dumps(base.commit)}"] if base and base.commit else []),
         dtype,
     ]
