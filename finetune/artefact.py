@@ -35,6 +35,7 @@ REPORT = "report.html"
 SAMPLES = "samples"
 EXAMINATION = "examination.json"
 ORIGIN = "origin.json"  # of a run that was made of another: by what verb, of which runs
+NOVELTY = "novelty"
 CHECKPOINTS = "checkpoints"
 PUBLICATION = "publish.json"
 

@@ -8,6 +8,7 @@ import os
 import sys
 from functools import partial
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 from finetune import artefact, usage
@@ -54,7 +55,8 @@ VERBS = {
             "count": "how many (64 images, 8 texts), or how many walks (8)",
             "seed": "the same one draws the same (13)",
             "grid": "FILE.png for all images side by side (RUN/samples/sample.png)",
-            "output": "folder for images, one PNG each; FILE.jsonl for texts, printed when left out",
+            "output": "folder for images, one PNG each, or FILE.npz to train on; FILE.jsonl for texts (else printed)",
+            "class": "NAME: draw this class alone, of a run with task.condition",
             "interpolate": "walk between pairs of points of the latent space",
             "traverse": "walk along each of the first 10 latent dimensions",
         },
@@ -189,7 +191,8 @@ def _call(command: Command) -> int:
         _print(recipe.to_yaml())
         return 0
     with contextlib.redirect_stdout(sys.stderr) if verb.data else contextlib.nullcontext():
-        result = _function(verb.call)(**given, **command.flags)
+        flags = {f"{name}_" if iskeyword(name) else name: value for name, value in command.flags.items()}
+        result = _function(verb.call)(**given, **flags)
     if verb.shows and not (verb.data and command.flags.get("output")):
         _print(_function(verb.shows)(result))
     return 0

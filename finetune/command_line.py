@@ -16,7 +16,7 @@ READS = {
     "rows": int, "count": int, "seed": int,
     "tolerance": float, "density": float,
     "grid": Path, "output": Path, "head": Path,
-    "profile": str, "method": str, "weights": str, "to": str,
+    "profile": str, "method": str, "weights": str, "to": str, "class": str,
 }  # fmt: skip
 SEVERAL = "runs"  # the position that takes one or more
 
@@ -120,6 +120,7 @@ def _example(option: str) -> str:
         "head": "runs/my",
         "method": "ties",
         "weights": "0.7,0.3",
+        "class": "NAME",
     }.get(option, "VALUE")
 
 

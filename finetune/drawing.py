@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.errors import UserError
@@ -22,7 +22,13 @@ IMAGES, TEXTS, WALKS = 64, 8, 8  # where no number was asked for
 
 
 def draw(
-    task: Task, model: PreTrainedModel, processor: Processor, kind: str, count: int | None, seed: int
+    task: Task,
+    model: PreTrainedModel,
+    processor: Processor,
+    kind: str,
+    count: int | None,
+    seed: int,
+    only: str | None = None,
 ) -> tuple[Generated, int]:
     """Return what was drawn, and how many stand in a line of a grid; the global random numbers stay as they were.
 
@@ -31,6 +37,7 @@ def draw(
         kind: the task's method: "generate", "interpolate" or "traverse".
         count: how many, or how many walks; None for the usual number.
         seed: of the draw.
+        only: the class that all are of, for "generate".
     """
     import torch
 
@@ -41,7 +48,10 @@ def draw(
         if kind == "traverse":
             return task.traverse(model, processor, STEPS, seed), STEPS
         number = count or (TEXTS if task.columns().image is None else IMAGES)
-        return task.generate(model, processor, number, seed), math.ceil(math.sqrt(number))
+        columns = math.ceil(math.sqrt(number))
+        if only is not None:
+            return task.generate_class(model, only, number, seed), columns
+        return task.generate(model, processor, number, seed), columns
 
 
 def write_texts(texts: list[str], grid: Path | None, output: Path | None) -> list[str]:
@@ -72,7 +82,10 @@ def write_images(images: np.ndarray, columns: int, grid: Path | None, output: Pa
 
     if output is not None:
         if output.suffix or output.is_file():
-            raise UserError(f"--output: {output} should be a folder for images; --grid names one PNG of them all.")
+            raise UserError(
+                f"--output: {output} should be a folder for images, or end in .npz to train on them; --grid names one "
+                "PNG of them all."
+            )
         _check_parent("--output", output)
         output.mkdir(exist_ok=True)
         digits = len(str(len(images)))
@@ -89,6 +102,32 @@ def write_images(images: np.ndarray, columns: int, grid: Path | None, output: Pa
     _check_parent("--grid", path)
     artefact.write_picture(Picture(grids.grid(images, columns), f"{len(images):,} images."), path)
     return path
+
+
+def write_arrays(images: np.ndarray, labels: list[str] | None, task: Task, mark: np.ndarray, output: Path) -> Path:
+    """Write images, and their classes, as an NPZ file under the columns that the task reads; return its path.
+
+    Args:
+        images: uint8, shape (n, size, size, channels).
+        labels: a name an image, or None; names that are whole numbers are written as numbers.
+        task: whose columns they are.
+        mark: says that they were generated, see finetune.data.generated.
+        output: ends in .npz.
+    """
+    import numpy as np
+
+    from finetune.data.generated import MARK
+    from finetune.data.labels import INTEGER
+
+    _check_parent("--output", output)
+    columns = task.columns()
+    arrays: dict[str, Any] = {str(columns.image): images if images.shape[-1] == 3 else images[..., 0], MARK: mark}
+    if labels is not None:
+        whole = all(INTEGER.fullmatch(name) for name in labels)
+        arrays[str(columns.label)] = np.array([int(name) for name in labels] if whole else labels)
+    with output.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    return output
 
 
 def _check_parent(option: str, path: Path) -> None:

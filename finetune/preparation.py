@@ -29,11 +29,13 @@ class Prepared:
     splits: Splits
     processor: Processor
     encoded: dict[str, Encoded]
+    outliers: Dataset | None = None  # inputs of evaluate.outliers
 
 
 def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "test")) -> Prepared:
     """Load, check and encode the rows; say aloud what was inferred. Writes nothing but the encoding cache."""
     from finetune.data import load_splits
+    from finetune.novelty import read_outliers
     from finetune.tasks.extractor import check_networks
 
     with recipe.train.main_process_first(desc="networks"):
@@ -47,6 +49,7 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     processor = task.load_processor(recipe.model, texts)
     _check_length(recipe)
     task.check_teacher(processor)
+    outliers = read_outliers(recipe, processor)
     with recipe.train.main_process_first(desc="tokens"):
         encoded = {name: _encode(recipe, splits, name, rows, processor) for name, rows in splits.rows.items()}
     if splits.stream is not None:
@@ -54,7 +57,7 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     if recipe.train.process_index == 0:
         for line in (*splits.notes, *_facts(task, encoded), *_one_sided(recipe, encoded)):
             print(line, flush=True)
-    return Prepared(recipe, splits, processor, encoded)
+    return Prepared(recipe, splits, processor, encoded, outliers)
 
 
 def _check_length(recipe: Recipe) -> None:

@@ -26,6 +26,7 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
     yield from _of_model(recipe)
     yield from _of_train(recipe)
     yield from _of_evaluate(recipe)
+    yield from _of_novelty(recipe)
 
 
 def _of_data(recipe: Recipe) -> Iterator[str]:
@@ -81,6 +82,23 @@ def _of_evaluate(recipe: Recipe) -> Iterator[str]:
     for name in ("extractor", "inception"):
         if getattr(recipe.evaluate, name) and not recipe.task.generates_images():
             yield f"evaluate.{name} compares generated images, and task.kind {recipe.task.kind} generates none."
+
+
+def _of_novelty(recipe: Recipe) -> Iterator[str]:
+    from finetune.task import Task
+
+    options = recipe.evaluate
+    named = "outliers" if options.outliers is not None else "novelty" if options.novelty is not None else None
+    if named is None:
+        return
+    if type(recipe.task).embed is Task.embed:
+        yield f"evaluate.{named} is of a classifier, and task.kind is {recipe.task.kind}."
+    if recipe.data.streaming:
+        yield f"evaluate.{named} needs the training rows at once, and data.streaming is on."
+    if options.outliers is not None and recipe.data.test is None and recipe.data.validation is None:
+        yield "evaluate.outliers are held against rows that were not trained on; name data.test or data.validation."
+    if options.outliers == []:
+        yield "evaluate.outliers is an empty list; name a file, or leave it out."
 
 
 def _of_trackers(names: str | list[str] | None) -> Iterator[str]:

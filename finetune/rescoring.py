@@ -25,15 +25,19 @@ class Rescored:
 
     split: str  # "test" or "validation"
     rows: Dataset
-    inputs: dict[str, Dataset]  # of the split; of "train" too, for a generator that is compared with what it learned
+    inputs: dict[str, Dataset]  # of the split; of "train" too, for a generator that is compared with it, or a fit
     answers: dict[str, np.ndarray]
     scores: Scores
     fingerprints: dict[str, Any]  # of the files
     trainer: Trainer
 
 
-def rescored(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: Path) -> Rescored:
+def rescored(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: Path, fits: bool = False) -> Rescored:
     """Let a model answer the rows of a run's recipe, and score it.
+
+    Args:
+        recipe, model, processor, run: of what is scored.
+        fits: something is to be fitted to the training rows: they, and those of validation, must be there.
 
     Raises:
         UserError: the recipe names no such rows, they are gone, or they have nothing to score against.
@@ -41,11 +45,11 @@ def rescored(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: 
     held = "test" if recipe.data.test is not None else "validation"
     if held == "validation" and recipe.data.validation is None:
         raise UserError(f"{run}: the recipe has no test or validation rows. Name some: --data.test FILE.")
-    splits = _splits(recipe, held)
+    splits = _splits(recipe, held, fits)
     trainer = trainer_for(recipe, model, processor, run)
     inputs = {
         name: recipe.task.encode(splits.rows[name], processor, recipe.data.on_long).inputs
-        for name in ("train", held)
+        for name in dict.fromkeys(("train", "validation", held))
         if name in splits.rows
     }
     if recipe.task.targets not in inputs[held].column_names:
@@ -67,11 +71,17 @@ def trainer_for(recipe: Recipe, model: PreTrainedModel, processor: Processor, ru
     )
 
 
-def _splits(recipe: Recipe, held: str) -> Splits:
+def _splits(recipe: Recipe, held: str, fits: bool) -> Splits:
     """Return the rows to evaluate on; with the training rows, where they are still there, for a generator of images."""
     from finetune.data import load_splits
 
     columns = recipe.task.columns()
+    if fits:
+        try:
+            return load_splits(recipe.data, columns, tuple(dict.fromkeys(("train", "validation", held))))
+        except UserError as error:
+            what = "evaluate.outliers and evaluate.novelty: the run keeps no novelty/ yet, which the training rows make"
+            raise UserError(f"{what}; {error}") from None
     if recipe.task.generates_images() and not recipe.data.streaming:
         try:
             return load_splits(recipe.data, columns, ("train", held))

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
+from finetune.data.options import Holdout
 from finetune.errors import UserError
+from finetune.novelty import (
+    DEFAULT,
+    examine_novelty,
+    kept_novelty,
+    looked,
+    outlier_files,
+    read_outliers,
+    read_unlabelled,
+    wanted,
+    with_novelty,
+)
 from finetune.recording import examined, write_examination
 from finetune.reloading import load_run
 from finetune.rescoring import rescored, trainer_for
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
+    from finetune.recipe import Recipe
     from finetune.task import Examination, Scores
 
 
@@ -31,12 +46,14 @@ def evaluate(run: Path, overrides: Mapping[str, Any] | None = None) -> dict[str,
     artefact.open_run(run)
     recipe, model, processor = load_run(run, overrides)
     check_networks(recipe.evaluate)
-    found = rescored(recipe, model, processor, run)
+    outliers, kept = read_outliers(recipe, processor), (run / artefact.NOVELTY).exists()
+    found = rescored(recipe, model, processor, run, fits=wanted(recipe) and not kept)
     scores = found.scores
+    told = examine_novelty(run, recipe, found.trainer, found.inputs, outliers)
     if found.trainer.is_world_process_zero():
-        examination = examined(recipe, found.trainer.sampled_model(), processor, found.inputs)
+        examination = examined(recipe, found.trainer.sampled_model(), processor, found.inputs).joined(told)
         scores |= examination.scores.get(found.split, {})
-        _write_evaluation(run, found.fingerprints, {found.split: scores}, examination)
+        _write_evaluation(run, found.fingerprints | outlier_files(recipe), {found.split: scores}, examination)
     return {found.split: scores}
 
 
@@ -64,6 +81,7 @@ def sample(
     output: Path | None = None,
     interpolate: bool = False,
     traverse: bool = False,
+    class_: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[str] | Path:
     """Draw from a run: return its texts, or the path of the images.
@@ -73,15 +91,16 @@ def sample(
         count: how many (64 images, 8 texts), or how many walks to interpolate (8).
         seed: the same one draws the same.
         grid: the PNG of all images side by side; RUN/samples/sample.png where neither it nor `output` is given.
-        output: for images a folder, a PNG each; for texts a .jsonl file, a row each.
+        output: for images a folder, a PNG each, or an .npz file to train on; for texts a .jsonl file, a row each.
         interpolate: walk from one drawn point of the latent space to another, 10 steps each.
         traverse: walk along each latent dimension, 10 steps each.
+        class_: the one class that is drawn, of a conditional run.
         overrides: of the recipe.
 
     Raises:
         UserError: the run generates nothing or has no latent space, or nothing can be written there.
     """
-    from finetune.drawing import draw, write_images, write_texts
+    from finetune.drawing import draw, write_arrays, write_images, write_texts
 
     artefact.open_run(run)
     if interpolate and traverse:
@@ -90,12 +109,22 @@ def sample(
         raise UserError(f"--count is {count}; give 1 or more.")
     if traverse and count is not None:
         raise UserError("--count says nothing to --traverse: it walks along each of the first 10 latent dimensions.")
+    arrays = output is not None and output.suffix == ".npz"
+    for option, given in (("--class", class_ is not None), (f"--output {output}", arrays)):
+        if given and (interpolate or traverse):
+            raise UserError(f"{option} is for samples, and not for walks; leave --interpolate and --traverse out.")
     recipe, model, processor = load_run(run, overrides)
     kind = "interpolate" if interpolate else "traverse" if traverse else "generate"
     model.to(recipe.train.device)  # type: ignore[arg-type]  # the stub of a decorated method
-    drawn, columns = draw(recipe.task, model, processor, kind, count, seed)
+    drawn, columns = draw(recipe.task, model, processor, kind, count, seed, class_)
     if isinstance(drawn, list):
         return write_texts(drawn, grid, output)
+    if arrays and output is not None:
+        labels = recipe.task.drawn_labels(len(drawn)) if class_ is None else [class_] * len(drawn)
+        written = write_arrays(drawn, labels, recipe.task, _origin(run, recipe, seed), output)
+        if grid is None:
+            return written
+        output = None
     return write_images(
         drawn,
         columns,
@@ -105,25 +134,40 @@ def sample(
     )
 
 
+def _origin(run: Path, recipe: Recipe, seed: int) -> np.ndarray:
+    """Return the mark of what a run generates: its name and the files that it was trained on."""
+    from finetune.data.files import named_sources
+    from finetune.data.generated import mark
+
+    held = [recipe.data.test, None if isinstance(recipe.data.validation, Holdout) else recipe.data.validation]
+    scored = [source.path for given in held if given is not None for source in named_sources(given, "test")]
+    files = artefact.read_json(run / artefact.DATA)["fingerprints"]
+    trained_on = {
+        file: facts["sha256"]
+        for file, facts in files.items()
+        if "sha256" in facts and not any(file == path or fnmatch(file, path) for path in scored)
+    }
+    return mark(run.resolve().name, seed, trained_on)
+
+
 def predict(run: Path, file: Path, output: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Dataset:
     """Answer every row of a file; write the answers to `output` (.jsonl, .csv or .parquet) when it is given."""
-    from finetune.data import read_rows
-
     artefact.open_run(run)
     if output is not None and output.suffix not in (".jsonl", ".csv", ".parquet"):
         raise UserError(f"--output: {output} should end in .jsonl, .csv or .parquet.")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output: {output} cannot be written: {output.parent} is no folder, or {output.name} is one.")
     recipe, model, processor = load_run(run, overrides)
-    columns = recipe.task.columns()
-    if not columns.label_is_asked:  # answers need no labels: `evaluate` holds them against some
-        columns = replace(columns, label=None)
-    rows = read_rows(str(file), recipe.data, columns)
+    rows = read_unlabelled(recipe, str(file))
     # Every row gets an answer: what training would drop or refuse is cut here.
     on_long = "window" if recipe.data.on_long == "window" else "truncate"
     inputs = recipe.task.encode(rows, processor, on_long).inputs
     trainer = trainer_for(recipe, model, processor, run)
-    table = recipe.task.predictions(trainer.answers(inputs), inputs, rows)
+    novelty = kept_novelty(run, recipe, asked="evaluate.novelty" in (overrides or {}))
+    answers = trainer.answers(inputs, recipe.task.answer if novelty is None else recipe.task.embed)
+    table = recipe.task.predictions(answers, inputs, rows)
+    if novelty is not None:
+        table = with_novelty(table, novelty, looked(answers, inputs), recipe.evaluate.novelty or DEFAULT)
     if output is not None and trainer.is_world_process_zero():
         artefact.write_table(table, output)
     return table

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.errors import EnvironmentFailed, UserError
+from finetune.novelty import examine_novelty
 from finetune.preparation import Prepared, prepare
 from finetune.publication import preflight, publish_trained
 from finetune.recording import (
@@ -68,8 +69,10 @@ def train(recipe: Recipe) -> Path:
     trainer.save_model(str(run))
     # Every rank answers, for a model whose weights are sharded; the first writes.
     kept, after = reference(prepared, trainer), samples(recipe, trained_model(trainer), prepared.processor)
+    inputs = {name: each.inputs for name, each in prepared.encoded.items()}
+    told = examine_novelty(run, recipe, trainer, inputs, prepared.outliers)
     if main:
-        record(run, prepared, answers, examination(prepared, trained_model(trainer)))
+        record(run, prepared, answers, examination(prepared, trained_model(trainer)).joined(told))
         write_history(run, trainer)
         write_environment(run, prepared, trainer, started, trained)
         write_samples(run, "after", after)

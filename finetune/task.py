@@ -84,6 +84,17 @@ class Examination:
     facts: dict[str, Any] = field(default_factory=dict)  # plain values for examination.json: n, extractor, seconds
     alarms: tuple[str, ...] = ()  # sentences that the report begins with and the command prints
 
+    def joined(self, other: Examination) -> Examination:
+        """Return what two looks at one model tell, the other's after this one's."""
+        splits = dict.fromkeys((*self.scores, *other.scores))
+        return Examination(
+            {split: {**self.scores.get(split, {}), **other.scores.get(split, {})} for split in splits},
+            self.baselines | other.baselines,
+            self.pictures | other.pictures,
+            self.facts | other.facts,
+            self.alarms + other.alarms,
+        )
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -186,6 +197,10 @@ class Task(ABC):
     def answer(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         """Return what is kept of the model's answers: small tensors, first dimension the batch, finite padding."""
 
+    def embed(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+        """Return what `answer` returns and, as "embedding", what the last layer sees: float32, shape (batch, width)."""
+        raise UserError(f"task.kind: {self.kind} classifies nothing, and has no embeddings.")
+
     @abstractmethod
     def score(self, answers: Answers, inputs: Dataset, resamples: int = 0) -> Scores:
         """Hold answers, in the order of `inputs`, against the targets; intervals from `resamples` bootstraps."""
@@ -236,6 +251,14 @@ class Task(ABC):
     def generates_images(self) -> bool:
         """Say whether what `generate` returns is images."""
         return self.columns().image is not None and type(self).generate is not Task.generate
+
+    def generate_class(self, model: PreTrainedModel, name: str, count: int, seed: int) -> np.ndarray:
+        """Return `count` generations of one class, by its name, as `generate` does; UserError for an unknown one."""
+        raise UserError(f"--class: task.kind {self.kind} draws no classes.")
+
+    def drawn_labels(self, count: int) -> list[str] | None:
+        """Return the classes of what `generate` draws, one each; None for a task or a run that is told none."""
+        return None
 
     def interpolate(self, model: PreTrainedModel, processor: Processor, lines: int, steps: int, seed: int) -> Generated:
         """Return `lines` walks of `steps` generations between two points of the latent space, one after the other."""

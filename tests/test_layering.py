@@ -23,6 +23,7 @@ LAYERS = (
         "difference",
         "drawing",
         "merging",
+        "novelty",
         "preparation",
         "publication",
         "published",

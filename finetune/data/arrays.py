@@ -14,6 +14,7 @@ import numpy as np
 from finetune.data.chunks import Chunk, Findings, Request, present_columns
 from finetune.data.decoding import open_bytes
 from finetune.data.files import IDX
+from finetune.data.generated import MARK, read_mark
 
 UNSIGNED_BYTES = 0x08  # the type of an IDX file's numbers that images and labels have
 MOST_BYTES = 1 << 36  # 64 GB: a header that promises more is damaged
@@ -46,6 +47,8 @@ def npz_arrays(request: Request, findings: Findings) -> dict[str, np.ndarray] | 
             if columns is None:
                 return None
             arrays = {ours: np.asarray(file[theirs]) for ours, theirs in columns.items()}
+            if MARK in file.files:
+                findings.generated[request.piece.place] = read_mark(file[MARK])
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         said = str(error).split("\n")[0]
         if "allow_pickle" in said:

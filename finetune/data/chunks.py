@@ -61,6 +61,7 @@ class Findings:
     faults: Faults
     notes: list[str] = field(default_factory=list)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # fingerprints of what is no file here
+    generated: dict[str, dict[str, Any]] = field(default_factory=dict)  # of files that hold a model's samples
     remarks: Counter[tuple[str, str]] = field(default_factory=Counter)  # (place, "were resized …"): images
 
 

@@ -118,7 +118,8 @@ def read_piece(request: Request, findings: Findings) -> Read:
     facts = findings.facts.get(piece.place) or fingerprint(piece.path)
     if request.image is not None:  # paths in a file lead to others, and labels lie beside images
         facts = {**facts, "content": content_digest(table)}
-    findings.facts[piece.place] = {**facts, "rows": rows}
+    made = findings.generated.get(piece.place)
+    findings.facts[piece.place] = {**facts, "rows": rows, **({"generated": made} if made else {})}
     return Read(piece, table, rows, parts[0].classes if parts else None)
 
 

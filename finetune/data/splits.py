@@ -10,11 +10,13 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as compute
 
 from finetune.data.chunks import Findings, Request
 from finetune.data.duplicates import settle_duplicates
 from finetune.data.faults import Faults
 from finetune.data.files import find_pieces, named_sources
+from finetune.data.generated import of_files, settle_generated
 from finetune.data.labels import alike_labels, settle_labels
 from finetune.data.leakage import find_leaks, settle_leaks
 from finetune.data.mixture import mix
@@ -121,6 +123,7 @@ class Loading:
             self.result.image, notes = settle_images(reads, self.columns.image, given)
             self.findings.notes += [*remarked(self.findings), *notes]
             refuse_one(self.reads.get("train", []))
+            self.result.notes += settle_generated(self.reads, self.findings.facts, self.options)
         if not self.options.streaming:  # a stream has names
             keep_class_order(reads, self.columns.label)
         self.result.notes += self.findings.notes
@@ -140,7 +143,10 @@ class Loading:
         for name, each in self.reads.items():
             tables = [join([read.table for read in source]) for source in each]
             read, kept = sum(read.rows for source in each for read in source), sum(map(len, tables))
-            self.note(name, "read", read, read)
+            made = sum(read.rows for source in each for read in source if read.piece.place in self.findings.generated)
+            self.note(name, "read", read - made, read - made)
+            if made:
+                self.note(name, "generated rows added", read - made, read)
             if kept < read:
                 self.note(name, "empty texts dropped", read, kept)
             table, note = mix(tables, sources[name], self.options.seed)
@@ -160,7 +166,10 @@ class Loading:
         """Cut validation out of train."""
         options, whole = self.options, self.tables["train"]
         threshold = None if options.leakage == "off" or self.columns.image else options.near_duplicates
-        train, validation, notes = hold_out(whole, holdout, self.compared, self.columns.label, options.seed, threshold)
+        made = of_files(whole, list(self.findings.generated))  # a model's samples stay on the side of training
+        real = whole.filter(compute.invert(made))
+        train, validation, notes = hold_out(real, holdout, self.compared, self.columns.label, options.seed, threshold)
+        train = join([train, whole.filter(made)])
         self.note("train", "held out for validation", len(whole), len(train))
         self.note("validation", "held out of train", len(whole), len(validation))
         self.result.notes += notes

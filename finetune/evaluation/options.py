@@ -22,6 +22,10 @@ class EvaluateOptions:
     inception: bool = False  # also FID and KID of generated images: pip install finetune[fid]
     generated: int = 2000  # images or texts drawn to be compared with the held-out ones
     importance_samples: int = 200  # a row, behind the importance-weighted likelihood of a VAE
+    outliers: str | list[str] | None = None  # rows of other kinds than a classifier knows: how well it tells them
+    # By what a classifier tells that a row is new: a density of its training rows (vae, mahalanobis, knn), or its own
+    # doubt (energy, softmax). It is kept with the run, and `predict` says it; outliers alone mean vae.
+    novelty: Literal["vae", "mahalanobis", "knn", "energy", "softmax"] | None = None
 
     def __post_init__(self) -> None:
         leasts = {"resamples": 0, "reference_rows": 1, "samples": 0, "generated": 2, "importance_samples": 1}

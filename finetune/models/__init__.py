@@ -15,6 +15,7 @@ def register() -> None:
     from finetune.models.text_vae import TextVAE, TextVAEConfig
     from finetune.models.vae import VAE
     from finetune.models.vae_config import VAEConfig
+    from finetune.models.vector_vae import VectorVAE, VectorVAEConfig
     from finetune.models.vqvae import VQVAE, VQVAEConfig
 
     AutoConfig.register("finetune-gan", GANConfig)
@@ -24,6 +25,8 @@ def register() -> None:
     AutoModelForImageClassification.register(ImageClassifierConfig, ImageClassifier)
     AutoConfig.register("finetune-vae", VAEConfig)
     AutoModel.register(VAEConfig, VAE)
+    AutoConfig.register("finetune-vector-vae", VectorVAEConfig)
+    AutoModel.register(VectorVAEConfig, VectorVAE)
     AutoConfig.register("finetune-vqvae", VQVAEConfig)
     AutoModel.register(VQVAEConfig, VQVAE)
     AutoConfig.register("finetune-text-vae", TextVAEConfig)

@@ -146,15 +146,8 @@ def _side(size: Any, otherwise: Any) -> int:
 
 def _both(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Return (features, logits): the model's own `features`, or what goes into its last linear layer."""
-    from torch import nn
+    from finetune.tasks.embeddings import seen_by_head
 
     if hasattr(model, "features"):
         return model.features(pixels), model(pixel_values=pixels).logits
-    last = [each for each in model.modules() if isinstance(each, nn.Linear)][-1]
-    kept: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
-    try:
-        logits = model(pixel_values=pixels).logits
-    finally:
-        hook.remove()
-    return kept[-1].flatten(1), logits
+    return seen_by_head(model, lambda: model(pixel_values=pixels).logits)

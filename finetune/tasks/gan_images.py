@@ -30,9 +30,19 @@ def as_bytes(images: Tensor) -> Tensor:
     return rounded.permute(0, 2, 3, 1).contiguous()
 
 
-def generated(model: Any, count: int, seed: int) -> np.ndarray:
-    """Return images of latents that the seed fixes, uint8; a conditional model's classes take turns."""
-    images: np.ndarray = as_bytes(model.sample(count, seed, batch=ROWS)).cpu().numpy()
+def generated(model: Any, count: int, seed: int, only: int | None = None) -> np.ndarray:
+    """Return images of latents that the seed fixes, uint8; a conditional model's classes take turns, or all are of one.
+
+    Args:
+        model: the generator.
+        count: how many.
+        seed: of the latents.
+        only: the number of the one class.
+    """
+    import torch
+
+    condition = None if only is None else torch.full((count,), only, device=model.device)
+    images: np.ndarray = as_bytes(model.sample(count, seed, condition, batch=ROWS)).cpu().numpy()
     return images
 
 

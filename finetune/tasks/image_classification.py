@@ -165,6 +165,12 @@ class ImageClassification(Task):
     def answer(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         return {"logits": self.logits(model, batch)}
 
+    def embed(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+        from finetune.tasks.embeddings import seen_by_head
+
+        embedding, logits = seen_by_head(model, lambda: self.logits(model, batch))
+        return {"logits": logits, "embedding": embedding}
+
     def score(self, answers: Answers, inputs: Dataset, resamples: int = 0) -> Scores:
         from finetune.evaluation.classification import classification_scores
 

@@ -277,6 +277,17 @@ class ImageGAN(Task):
 
         return generated(model, count, seed)
 
+    def generate_class(self, model: PreTrainedModel, name: str, count: int, seed: int) -> np.ndarray:
+        from finetune.tasks.gan_images import generated
+        from finetune.tasks.images import class_number
+
+        return generated(model, count, seed, class_number(name, self.condition, self.labels or ()))
+
+    def drawn_labels(self, count: int) -> list[str] | None:
+        from finetune.tasks.images import in_turn
+
+        return in_turn(count, self.condition, self.labels or ())
+
     def interpolate(
         self, model: PreTrainedModel, processor: Processor, lines: int, steps: int, seed: int
     ) -> np.ndarray:

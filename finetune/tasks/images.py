@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.squares import shape_of
-from finetune.errors import UserError
+from finetune.errors import UserError, did_you_mean
 from finetune.task import Encoded
 from finetune.tasks import labels as label_rules
 
@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     from finetune.task import Batch
 
-__all__ = ["Collate", "array_of", "encode_images", "flipped", "normalisation", "resolve_shape", "shape_of"]
+__all__ = [
+    "Collate",
+    "array_of",
+    "class_number",
+    "encode_images",
+    "flipped",
+    "in_turn",
+    "normalisation",
+    "resolve_shape",
+    "shape_of",
+]
 
 FLIP = 0x666C6970  # the stream of random numbers that says which images are flipped
 
@@ -100,6 +110,21 @@ def encode_images(
     count = len(rows)
     facts = {"rows": count, "inputs": count, "tokens": count, "cut": 0, "cut_share": 0.0, "dropped": 0, "limit": 1}
     return Encoded(Table(pa.table(table)), facts)
+
+
+def class_number(name: str, condition: str | None, names: Sequence[str]) -> int:
+    """Return the number of a class that a generator was told; UserError for a run or a name that knows none."""
+    if condition is None:
+        raise UserError("--class: this run was told no classes; train it with task.condition: COLUMN.")
+    if name not in names:
+        shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        raise UserError(f"--class: {name!r} is not a class of this run: {shown}.{did_you_mean(name, names)}")
+    return list(names).index(name)
+
+
+def in_turn(count: int, condition: str | None, names: Sequence[str]) -> list[str] | None:
+    """Return the classes of images in whose drawing they take turns; None for a run that was told none."""
+    return None if condition is None else [names[place % len(names)] for place in range(count)]
 
 
 @dataclass(frozen=True)

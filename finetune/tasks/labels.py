@@ -218,6 +218,20 @@ def prediction_table(
     return Dataset.from_dict({**table, **{f"p/{name}": p[:, number] for number, name in enumerate(names)}})
 
 
+def by_row(values: np.ndarray, inputs: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return one row of values a row, the mean over its windows, and where each row's first input stands."""
+    import numpy as np
+
+    rows = np.asarray(inputs.with_format("numpy")["row"][:])
+    _, first, owner = np.unique(rows, return_index=True, return_inverse=True)
+    if len(first) == len(rows):
+        order = np.argsort(rows, kind="stable")
+        return values[order], first
+    sums = np.zeros((len(first), values.shape[1]))
+    np.add.at(sums, owner, values)
+    return sums / np.bincount(owner)[:, None], first
+
+
 def class_names(rows: Dataset, column: str) -> tuple[str, ...]:
     """Return what the integers of a ClassLabel column (or list of them) stand for; () for any other column."""
     feature = rows.features[column] if rows.features else None

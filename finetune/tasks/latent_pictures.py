@@ -50,20 +50,22 @@ def as_images(values: Tensor) -> np.ndarray:
     return images
 
 
-def classes_of(model: PreTrainedModel, count: int) -> Tensor | None:
-    """Return the classes of a conditional model in turn, shape (count,); None for another model."""
+def classes_of(model: PreTrainedModel, count: int, only: int | None = None) -> Tensor | None:
+    """Return the classes of a conditional model, in turn or only one, shape (count,); None for another model."""
     import torch
 
     number = model.config.num_classes
+    if only is not None:
+        return torch.full((count,), only, device=model.device)
     return torch.arange(count, device=model.device) % number if number else None
 
 
-def generated(model: PreTrainedModel, count: int, seed: int) -> np.ndarray:
-    """Return images of latents from the prior, uint8; a conditional model's classes take turns."""
+def generated(model: PreTrainedModel, count: int, seed: int, only: int | None = None) -> np.ndarray:
+    """Return images of latents from the prior, uint8; a conditional model's classes take turns, or all are of one."""
     import numpy as np
     import torch
 
-    z, classes = model.prior(count, seed), classes_of(model, count)  # type: ignore[operator]
+    z, classes = model.prior(count, seed), classes_of(model, count, only)  # type: ignore[operator]
     parts = []
     with torch.no_grad():
         for start in range(0, count, ROWS):

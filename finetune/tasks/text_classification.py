@@ -191,10 +191,16 @@ class TextClassification(Task):
     def answer(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         return {"logits": self.logits(model, batch)}
 
+    def embed(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+        from finetune.tasks.embeddings import seen_by_head
+
+        embedding, logits = seen_by_head(model, lambda: self.logits(model, batch))
+        return {"logits": logits, "embedding": embedding}
+
     def score(self, answers: Answers, inputs: Dataset, resamples: int = 0) -> Scores:
         from finetune.evaluation.classification import classification_scores
 
-        logits, first = _by_row(answers["logits"], inputs)
+        logits, first = label_rules.by_row(answers["logits"], inputs)
         targets = self._target_array(inputs, first)
         return classification_scores(logits, targets, list(self.labels or ()), self._problem, resamples)
 
@@ -209,7 +215,7 @@ class TextClassification(Task):
         return np.asarray(inputs.with_format("numpy")["labels"][:])[first]
 
     def predictions(self, answers: Answers, inputs: Dataset, rows: Dataset) -> Dataset:
-        logits, first = _by_row(answers["logits"], inputs)
+        logits, first = label_rules.by_row(answers["logits"], inputs)
         numbers = [int(number) for number in inputs.with_format("numpy")["row"][:][first]]
         kept = rows.select(numbers)  # rows that on_long dropped have no answer
         table: dict[str, list[Any]] = {"row_id": list(kept["row_id"]), "text": list(kept[self.text])}
@@ -243,7 +249,7 @@ class TextClassification(Task):
             kept = split.select(numbers)
             texts[name] = [" ".join(parts) for parts in zip(*(kept[c] for c in self.columns().texts), strict=True)]
             targets[name] = self._target_array(inputs[name], first)
-        logits, _ = _by_row(answers["logits"], inputs["test"])
+        logits, _ = label_rules.by_row(answers["logits"], inputs["test"])
         return text_baselines(texts, targets, list(self.labels or ()), self._problem, logits, resamples)
 
 
@@ -276,17 +282,3 @@ def _row_numbers(inputs: Dataset) -> tuple[list[int], np.ndarray]:
 
     numbers, first = np.unique(np.asarray(inputs.with_format("numpy")["row"][:]), return_index=True)
     return [int(number) for number in numbers], first
-
-
-def _by_row(logits: np.ndarray, inputs: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return one answer a row, the mean over its windows, and where each row's first input stands."""
-    import numpy as np
-
-    rows = np.asarray(inputs.with_format("numpy")["row"][:])
-    _, first, owner = np.unique(rows, return_index=True, return_inverse=True)
-    if len(first) == len(rows):
-        order = np.argsort(rows, kind="stable")
-        return logits[order], first
-    sums = np.zeros((len(first), logits.shape[1]))
-    np.add.at(sums, owner, logits)
-    return sums / np.bincount(owner)[:, None], first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,19 @@ if TYPE_CHECKING:
     from finetune.training.trainer import Trainer
 
 
-def all_answers(trainer: Trainer, inputs: Dataset, loader_options: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return the task's answers to all inputs, in their order, first dimension len(inputs), on every process.
+Ask = Callable[[Any, dict[str, Any]], dict[str, Tensor]]  # from a model and a batch to what is kept of it
+
+
+def all_answers(trainer: Trainer, inputs: Dataset, loader_options: dict[str, Any], ask: Ask) -> dict[str, np.ndarray]:
+    """Return the answers to all inputs, in their order, first dimension len(inputs), on every process.
 
     Trailing dimensions that differ between batches are padded with 0.
+
+    Args:
+        trainer: whose model is asked, in evaluation mode and in the precision of scores.
+        inputs: encoded rows.
+        loader_options: of torch's DataLoader.
+        ask: the task's `answer` or `embed`.
 
     Raises:
         CheckFailed: an input was answered more or less than once.
@@ -45,7 +54,7 @@ def all_answers(trainer: Trainer, inputs: Dataset, loader_options: dict[str, Any
             row, _ = batch.pop("row", None), batch.pop("row_id", None)
             if trainer.task.draws:  # what is drawn for a row is the same at every evaluation
                 batch |= drawn(args.seed, FIXED, row, progress=1.0)
-            answer = trainer.task.answer(model, trainer._prepare_inputs(batch))
+            answer = ask(model, trainer._prepare_inputs(batch))
             for name, each in {**answer, "index": index}.items():
                 parts.setdefault(name, []).append(each.detach().cpu())
     joined = {name: ranks.stacked(_joined(each), args.device, NO_ROW) for name, each in parts.items()}

@@ -246,13 +246,13 @@ class Trainer(Checkpointed):
 
     # ---- scores
 
-    def answers(self, inputs: Dataset) -> dict[str, np.ndarray]:
-        """Return what the model answers to every input, once and in order, on any number of processes.
+    def answers(self, inputs: Dataset, ask: answering.Ask | None = None) -> dict[str, np.ndarray]:
+        """Return what the model answers (or `ask`) to every input, once and in order, on any number of processes.
 
         Raises:
             CheckFailed: an input was answered more or less than once.
         """
-        return answering.all_answers(self, inputs, self._loader_options())
+        return answering.all_answers(self, inputs, self._loader_options(), ask or self.task.answer)
 
     def evaluate(
         self,
