@@ -217,6 +217,7 @@ def _quiet_libraries() -> None:
             os.environ.setdefault(f"{library}_DISABLE_PROGRESS_BARS", "1")
     harmless = {
         "DeepSpeed": "Setting accelerator to CPU",
+        "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",  # a kernel of the Hub's that it would have taken
         "transformers.modeling_utils": "passing in an `attention_mask`",  # right padding under a causal mask needs none
     }
     for logger, words in harmless.items():

@@ -55,7 +55,7 @@ def diff(runs: Sequence[Path]) -> Difference:
         raise UserError(f"finetune diff compares two runs, and was given {len(runs)}.")
     for run in runs:
         artefact.open_run(run)
-    recipe, base, _, new = load_base(runs[0])
+    recipe, base, _, new = load_base(runs[0], {"model.quantize": None})
     before = _weights(base)
     del base
     (one, first), (other, second) = (_merged(run, recipe, runs[0]) for run in runs)

@@ -86,7 +86,7 @@ def _merge_one(run: Path, output: Path, tolerance: float, overrides: Mapping[str
 
 def _whole(recipe: Recipe) -> Recipe:
     """Return the recipe of a run whose adapter was merged."""
-    return replace(recipe, adapter=None)
+    return replace(recipe, adapter=None, model=replace(recipe.model, quantize=None))
 
 
 def _combination(
@@ -117,7 +117,7 @@ def _merge_several(runs: Sequence[Path], output: Path, how: Combination, overrid
     from transformers import set_seed
 
     first = how.head or 0
-    recipe, base, processor, new = load_base(runs[first], overrides)
+    recipe, base, processor, new = load_base(runs[first], {**(overrides or {}), "model.quantize": None})
     _check_alike(runs, first, recipe, headless=how.head is None)
     set_seed(recipe.train.seed)  # dare leaves values out by chance
     model, brought, departure = combine(base, runs, how)

@@ -58,6 +58,8 @@ def _of_model(recipe: Recipe) -> Iterator[str]:
     scratch = model.config is not None and not model.config.get("decoder")  # else its halves are pretrained
     if recipe.adapter is not None and scratch:
         yield f"adapter.peft_type {_kind(recipe.adapter)} adapts weights, and model.config trains from scratch."
+    if model.quantize is not None and _kind(recipe.adapter) in (None, "head"):
+        yield f"model.quantize {model.quantize} freezes the base, and adapter is missing: nothing would be trained."
     if getattr(recipe.adapter, "num_virtual_tokens", 0) is None:
         yield f"adapter.num_virtual_tokens is missing: {_kind(recipe.adapter)} must know how many it learns, e.g. 20."
     if _kind(recipe.adapter) == "head" and kind in WITHOUT_HEAD:

@@ -108,8 +108,16 @@ def load_merged(
 
 def _within(run: Path, recipe: Recipe) -> ModelOptions:
     """Return the recipe's model with the run's own folder as its source."""
+    place = str(run)
     return replace(
-        recipe.model, path=str(run), tokenizer=str(run), revision=None, config=None, gguf_file=None, sha256=None
+        recipe.model,
+        path=place,
+        tokenizer=place,
+        revision=None,
+        config=None,
+        gguf_file=None,
+        sha256=None,
+        quantize=None,
     )
 
 

@@ -18,4 +18,6 @@ class ModelOptions:
     attn_implementation: str | None = None  # eager, sdpa, flash_attention_2 …; None: the library's choice
     trust_remote_code: bool = False  # runs Python code that comes with the weights
     tokenizer: str | None = None  # another source for the tokenizer than `path`
+    # The frozen base in 4 or 8 bits by bitsandbytes, for an adapter to be trained on (QLoRA: nf4); None: as it is.
+    quantize: Literal["nf4", "fp4", "int8"] | None = None
     sha256: str | None = None  # expected digest of model.safetensors (or of the GGUF file), checked before use

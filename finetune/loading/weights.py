@@ -11,6 +11,7 @@ from finetune.errors import UserError
 from finetune.loading.failures import one_line, quiet
 from finetune.loading.merged import base_options, holds_adapter, merge
 from finetune.loading.options import ModelOptions
+from finetune.loading.quantized import quantization, settle
 from finetune.loading.source import Source, check_weights, locate
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def load_pretrained(
     if options.trust_remote_code:
         _say("model.trust_remote_code is true: code that comes with the weights runs on this machine.")
     if options.config is not None:
+        quantization(options, auto_class, config)
         with one_line("model.config"):
             return auto_class.from_config(config, **_chosen(options)), []
     source = locate(options)
@@ -59,6 +61,7 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
     if source.folder is not None and holds_adapter(source.folder):
         return _read_merged(source.folder, options, auto_class, config)
     check_weights(source, options)
+    quantized = quantization(options, auto_class, config)
     with one_line(f"model.path: {options.path}"), quiet():
         model, report = auto_class.from_pretrained(
             source.place,
@@ -69,6 +72,7 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
             output_loading_info=True,
             **source.keywords(),
             **_gguf(source),
+            **quantized,
             **_chosen(options),
         )
     sizes = {name: (list(read), list(wanted)) for name, read, wanted in report["mismatched_keys"]}
@@ -79,11 +83,18 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
             f"model.path: {len(new)} of the {len(known)} weights of {type(model).__name__} are missing in "
             f"{options.path} or have another size there ({_an_example(new, sizes)}): another architecture's."
         )
+    if quantized:
+        settle(model, new)
     return model, new, sizes
 
 
 def _read_merged(folder: Path, options: ModelOptions, auto_class: Any, config: PreTrainedConfig) -> Loaded:
-    base = replace(base_options(folder, options), dtype="float32", attn_implementation=options.attn_implementation)
+    if options.quantize is not None:
+        raise UserError(
+            f"model.quantize: {options.path} holds an adapter; merge it (finetune merge), then quantise that."
+        )
+    whole: dict[str, Any] = {"dtype": "float32", "quantize": None, "attn_implementation": options.attn_implementation}
+    base = replace(base_options(folder, options), **whole)
     _say(f"{options.path} holds an adapter: it is merged into its base, {base.path}.")
     model, new, sizes = _read(locate(base), base, auto_class, config)
     model, new = merge(model, new, options, folder)
