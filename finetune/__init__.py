@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finetune.difference import diff
+    from finetune.exporting import export
     from finetune.merging import merge
     from finetune.recipe import Recipe
     from finetune.reuse import evaluate, predict, sample
     from finetune.run import train
     from finetune.task import Task
 
-__all__ = ["Recipe", "Task", "diff", "evaluate", "merge", "predict", "sample", "train"]
+__all__ = ["Recipe", "Task", "diff", "evaluate", "export", "merge", "predict", "sample", "train"]
 
 EXPORTS = {  # imported when they are asked for: torch takes seconds
     "Recipe": "finetune.recipe",
     "Task": "finetune.task",
     "diff": "finetune.difference",
     "evaluate": "finetune.reuse",
+    "export": "finetune.exporting",
     "merge": "finetune.merging",
     "predict": "finetune.reuse",
     "sample": "finetune.reuse",

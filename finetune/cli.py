@@ -79,6 +79,18 @@ VERBS = {
         overrides=True,
         shows="finetune.showing:run",
     ),
+    "export": Verb(
+        "finetune.exporting:export",
+        "Write a run in another program's format, checked against the run.",
+        ("run",),
+        {
+            "to": "onnx, torch, safetensors, gguf-ready or adapter",
+            "output": "folder (RUN-FORMAT)",
+            "int8": "of onnx: in int8 too, with its score beside",
+        },
+        overrides=True,
+        shows="finetune.exporting.exported:text",
+    ),
     "diff": Verb(
         "finetune.difference:diff",
         "Compare two runs of one base: what each changed, module by module, and whether they answer alike.",

@@ -11,7 +11,7 @@ from finetune.errors import UserError
 from finetune.recipe_names import nearest
 from finetune.recipe_reading import Written
 
-SWITCHES = ("overwrite", "print_config", "interpolate", "traverse", "dry_run")  # flags without a value
+SWITCHES = ("overwrite", "print_config", "interpolate", "traverse", "dry_run", "int8")  # flags without a value
 READS = {
     "rows": int, "count": int, "seed": int,
     "tolerance": float, "density": float,
@@ -65,7 +65,7 @@ def take_apart(name: str, verb: Verb, arguments: list[str]) -> Command:
         if not equals:
             value = next(rest, "--")
             if value.startswith("--"):
-                raise UserError(f"--{option} needs a value, such as --{option} {_example(option)}.")
+                raise UserError(f"--{option} needs a value, such as --{option} {_example(name, option)}.")
         if flag in verb.flags:
             command.flags[flag] = _read(flag, value)
         else:
@@ -106,7 +106,9 @@ def _options_by_name() -> dict[str, str]:
     return found
 
 
-def _example(option: str) -> str:
+def _example(verb: str, option: str) -> str:
+    if (verb, option) == ("export", "to"):
+        return "onnx"
     return {
         "profile": "cpu",
         "output": "answers.jsonl",

@@ -25,6 +25,9 @@ LIBRARIES = (
     "deepspeed",
     "bitsandbytes",
     "gguf",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
 )
 
 

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 def run(folder: Path) -> str:
     """Return a finished run's scores, its baselines' on the same rows beside them, and where its report lies."""
+    report = folder / artefact.REPORT
+    return "\n".join([*tables(folder), f"run: {folder}", *([f"report: {report}"] if report.exists() else [])])
+
+
+def tables(folder: Path) -> list[str]:
+    """Return the lines of the scores of every split, rivals beside those of the last one."""
     found = artefact.read_json(folder / artefact.SCORES)
     baselines = found.pop("baselines", {})
     lines = [line for split, table in found.items() if split != "test" for line in _table(split, table)]
-    lines += _table("test", found.get("test", {}), baselines)
-    report = folder / artefact.REPORT
-    return "\n".join([*lines, f"run: {folder}", *([f"report: {report}"] if report.exists() else [])])
+    return lines + _table("test", found.get("test", {}), baselines)
 
 
 def scores(found: Mapping[str, Scores]) -> str:

@@ -22,6 +22,7 @@ LAYERS = (
         "deriving",
         "difference",
         "drawing",
+        "exporting",
         "merging",
         "novelty",
         "preparation",
