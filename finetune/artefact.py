@@ -96,12 +96,13 @@ def write_picture(picture: Picture, path: Path) -> None:
 
 def write_scores(run: Path, scores: dict[str, Scores], baselines: dict[str, Scores]) -> None:
     """Write scores.json: {split: {score: {value, low, high, n}}, "baselines": {name: {score: {…}}}}."""
-    table: dict[str, Any] = {split: _plain(each) for split, each in scores.items()}
-    table["baselines"] = {name: _plain(each) for name, each in baselines.items()}
+    table: dict[str, Any] = {split: plain_scores(each) for split, each in scores.items()}
+    table["baselines"] = {name: plain_scores(each) for name, each in baselines.items()}
     write_json(run / SCORES, table)
 
 
-def _plain(scores: Scores) -> dict[str, Any]:
+def plain_scores(scores: Scores) -> dict[str, Any]:
+    """Return scores as scores.json has them."""
     return {name: asdict(score) for name, score in scores.items()}
 
 

@@ -11,12 +11,16 @@ from finetune.errors import UserError
 from finetune.recipe_names import nearest
 from finetune.recipe_reading import Written
 
-SWITCHES = ("overwrite", "print_config", "interpolate", "traverse", "dry_run", "int8")  # flags without a value
+SWITCHES = (  # flags without a value
+    *("overwrite", "print_config", "interpolate", "traverse", "dry_run"),
+    *("embeddings", "distill", "int8"),
+)
 READS = {
-    "rows": int, "count": int, "seed": int,
+    "rows": int, "count": int, "seed": int, "rounds": int,
     "tolerance": float, "density": float,
+    "feed_forward": float, "heads": float, "zeros": float, "recover": float,
     "grid": Path, "output": Path, "head": Path,
-    "profile": str, "method": str, "weights": str, "to": str, "class": str,
+    "profile": str, "method": str, "weights": str, "to": str, "class": str, "importance": str,
 }  # fmt: skip
 SEVERAL = "runs"  # the position that takes one or more
 
@@ -27,7 +31,7 @@ class Verb:
 
     call: str  # "module:function"
     help: str
-    positions: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ()  # the last may be "runs": one or more
     flags: dict[str, str] = field(default_factory=dict)  # name: help
     overrides: bool = False  # takes --section.option VALUE
     shows: str = ""  # "module:function" from what `call` returns to what is printed
@@ -111,6 +115,12 @@ def _example(verb: str, option: str) -> str:
         return "onnx"
     return {
         "profile": "cpu",
+        "importance": "taylor",
+        "feed_forward": "0.4",
+        "heads": "0.25",
+        "zeros": "0.5",
+        "recover": "1",
+        "rounds": "2",
         "output": "answers.jsonl",
         "grid": "grid.png",
         "rows": "5",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finetune import artefact
 from finetune.agreement import on_device
 from finetune.errors import UserError
+from finetune.evaluation.paired import paired_scores
 from finetune.recording import examined, samples, seal, write_examination, write_samples
 from finetune.rescoring import Rescored, rescored
 from finetune.task import Score, Scores
@@ -113,8 +114,10 @@ def _at(recipe: Recipe, output: Path) -> Recipe:
 
 def _write_environment(source: Path, folder: Path, model: PreTrainedModel) -> None:
     """Write where the weights were trained, which is what the source says, with the new number of parameters."""
+    from finetune.models.quantized import weight_count
+
     facts = artefact.read_json(source / artefact.ENVIRONMENT)
-    facts["parameters"] = sum(each.numel() for each in model.parameters())
+    facts["parameters"] = weight_count(model)
     artefact.write_json(folder / artefact.ENVIRONMENT, facts)
 
 
@@ -139,11 +142,14 @@ def _score(source: Path, folder: Path, loaded: Loaded) -> None:
         return
     examination = examined(recipe, found.trainer.sampled_model(), processor, found.inputs)
     write_examination(folder, examination)
-    scores = {found.split: found.scores | examination.scores.get(found.split, {})}
-    artefact.write_scores(folder, scores, _rivals(source, found, examination))
     if found.split == "test":
         table = recipe.task.predictions(found.answers, found.inputs["test"], found.rows)
         artefact.write_table(table, folder / artefact.PREDICTIONS)
+    rivals = _rivals(source, found, examination)
+    if ORIGINAL in rivals and (paired := paired_scores(folder, source, recipe.evaluate.resamples)):
+        rivals[ORIGINAL] |= {name: score for name, score in paired.items() if name.endswith("_gap")}
+    scores = {found.split: found.scores | examination.scores.get(found.split, {})}
+    artefact.write_scores(folder, scores, rivals)
 
 
 def _rivals(source: Path, found: Rescored, examination: Examination) -> dict[str, Scores]:

@@ -123,6 +123,7 @@ def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: 
     """Write where, with what and how long the run was made."""
     from finetune.environment import collect
     from finetune.loading import resolved_revision
+    from finetune.models.quantized import weight_count
 
     model = trained_model(trainer)
     facts = {
@@ -134,7 +135,7 @@ def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: 
         "training_time_s": round(trained - started, 1),
         "tokens_seen": trainer.state.num_input_tokens_seen,
         "steps": trainer.state.global_step,
-        "parameters": sum(each.numel() for each in model.parameters()),
+        "parameters": weight_count(model),
         "trainable_parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
         "base_commit": resolved_revision(model),
         "data": prepared.splits.fingerprints,

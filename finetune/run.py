@@ -26,16 +26,18 @@ from finetune.recording import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetune.recipe import Recipe
     from finetune.training.trainer import Trainer
 
 
-def train(recipe: Recipe) -> Path:
+def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None) -> Path:
     """Train a recipe from rows to a saved, reloaded and scored run, and return the run's folder.
 
-    A run that was cut short goes on from its last good checkpoint.
+    A run that was cut short goes on from its last good checkpoint. `ready` is called with the model before it trains.
 
     Raises:
         UserError: the recipe, a file or the model is not right; nothing was written.
@@ -56,6 +58,8 @@ def train(recipe: Recipe) -> Path:
     set_seed(recipe.train.seed)  # before the head is made, so that one seed gives one run
     model, new = load_model(recipe, prepared.processor)
     recipe.task.probe(model, prepared.processor)
+    if ready is not None:
+        ready(model)
     trainer = build_trainer(prepared, model, new)
     main = trainer.is_world_process_zero()
     before = samples(recipe, model, prepared.processor)
@@ -110,6 +114,10 @@ def load_model(recipe: Recipe, processor: PreTrainedTokenizerBase) -> tuple[PreT
 
     model, new = recipe.task.load_model(recipe.model, processor)
     announce(new)
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise UserError(
+            f"model.path: {recipe.model.path} is in fewer bits, which take no gradient: train the run it came from."
+        )
     if recipe.adapter is None:
         return model, new
     return attach(model, recipe.adapter, new), new

@@ -49,3 +49,13 @@ def test_predict_takes_columns_by_other_names_and_says_where_it_cannot_write(
         said = capsys.readouterr().err
         assert "--output" in said
         assert len(said.splitlines()) == 1
+
+
+def test_a_run_that_was_told_when_to_evaluate_is_evaluated_and_predicts(run: Any, home: Path):
+    from finetune.reuse import evaluate, predict
+
+    told = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    folder = run("text-classification", train={**told, "early_stopping_patience": 3})
+
+    assert evaluate(folder)["test"]["accuracy"].n == 22
+    assert len(predict(folder, home / "test.jsonl")) == 22

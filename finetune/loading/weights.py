@@ -76,6 +76,9 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
             **_chosen(options),
         )
     sizes = {name: (list(read), list(wanted)) for name, read, wanted in report["mismatched_keys"]}
+    if getattr(config, "quantization_config", None) is not None and (report["missing_keys"] or sizes):
+        lost = min([*report["missing_keys"], *sizes])
+        raise UserError(f"model.path: {options.path} is in fewer bits, and {lost} is missing or of another size in it.")
     known = dict(model.named_parameters(remove_duplicate=False))
     new = sorted(name for name in {*report["missing_keys"], *sizes} if name in known)
     if len(new) > MOST * len(known):

@@ -10,6 +10,7 @@ def register() -> None:
     """Make every family known to transformers' Auto classes."""
     from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
+    import finetune.models.quantized  # noqa: F401  # registers its way of loading
     from finetune.models.gan import GANConfig, Generator
     from finetune.models.image_classifier import ImageClassifier, ImageClassifierConfig
     from finetune.models.text_vae import TextVAE, TextVAEConfig

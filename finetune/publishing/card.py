@@ -85,6 +85,7 @@ def contents(run: Path, recipe: Recipe, place: Place) -> dict[str, Any]:
         "base": place.base,
         "publish": place.publish,
         "adapter": _adapter(recipe),
+        "quantized": config.get("quantization_config") is not None,
         "grid": grid.relative_to(run).as_posix() if grid.exists() else None,
         "caption": _caption(grid) if grid.exists() else "",
         "snippet": snippet(recipe, place.name, place.revision, place.base, config),

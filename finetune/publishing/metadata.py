@@ -26,7 +26,8 @@ def front_matter(
     datasets = list(publish.datasets or ())
     relation: dict[str, Any] = {}
     if base is not None and base.id is not None:
-        relation = {"base_model": base.id, "base_model_relation": "adapter" if adapter else "finetune"}
+        kind = "adapter" if adapter else "quantized" if held["quantized"] else "finetune"
+        relation = {"base_model": base.id, "base_model_relation": kind}
     data = ModelCardData(
         datasets=datasets or None,
         eval_results=_results(recipe, datasets, held) or None,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 OWN_FAMILY = "finetune-"  # of model types that transformers learns from finetune.models
+OWN_BITS = "finetune"  # quant_method of what finetune.models.quantized reads
 PROCESSORS = {"tokenizer": "AutoTokenizer", "processor": "AutoImageProcessor"}
 
 
@@ -27,10 +28,12 @@ def snippet(recipe: Recipe, name: str, revision: str | None, base: Base | None, 
     usage = recipe.task.usage(config.get("model_type"))
     adapter = recipe.adapter is not None and getattr(recipe.adapter, "peft_type", None) != "head"
     own = str(config.get("model_type") or (recipe.model.config or {}).get("model_type") or "").startswith(OWN_FAMILY)
+    rounded = (config.get("quantization_config") or {}).get("quant_method") == OWN_BITS
     pinned = f", revision={json.dumps(revision)}" if revision else ""
     kinds = sorted(each for each in (usage.auto_class, PROCESSORS.get(usage.processor)) if each)
     lines = ["import torch"]
     lines += ["import finetune.models  # makes the family known to transformers"] if own else []
+    lines += ["import finetune.models  # transformers learns to read weights in fewer bits"] if rounded else []
     lines += ["from peft import PeftModel"] if adapter else []
     lines += [f"from transformers import {', '.join(kinds)}", ""]
     if usage.processor:
