@@ -71,6 +71,7 @@ def run(sections: Any, write_recipe: Any) -> Callable[..., Path]:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.Store]:
     """A Hub on this machine, which this process and those that it starts talk to, with jane's token and no cache."""
+    import datasets.config  # before the variables are set: it reads them once, and keeps them for the next test
     from huggingface_hub import constants, hf_api
 
     with hub_server.serving() as store:
@@ -86,6 +87,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.
             "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_DISABLE_XET": True,
         }.items():  # fmt: skip
             monkeypatch.setattr(constants, name, known)
+        for name, known in {
+            "HF_ENDPOINT": store.address, "HF_HUB_OFFLINE": False, "HF_DATASETS_CACHE": tmp_path / "hf" / "datasets",
+            "HUB_DATASETS_URL": store.address + "/datasets/{repo_id}/resolve/{revision}/{path}",
+        }.items():  # fmt: skip
+            monkeypatch.setattr(datasets.config, name, known)
         monkeypatch.setattr(hf_api.api, "endpoint", store.address)  # behind huggingface_hub's own functions
         yield store
 
