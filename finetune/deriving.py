@@ -18,6 +18,7 @@ from finetune.evaluation.paired import paired_scores
 from finetune.recording import examined, samples, seal, write_examination, write_samples
 from finetune.rescoring import Rescored, rescored
 from finetune.task import Score, Scores
+from finetune.training.checkpoints import honour_umask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,6 +62,7 @@ def derive(source: Path, output: Path, loaded: Loaded, origin: dict[str, Any]) -
         _score(source, folder, (recipe, model, processor))
         write_samples(folder, "after", samples(recipe, model, processor))
         model.save_pretrained(folder)
+        honour_umask(folder)
         seal(folder, recipe, processor, _reference(source, recipe, model))
     write_report(output)
     write_card(output, recipe)

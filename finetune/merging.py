@@ -81,10 +81,10 @@ def _merge_one(run: Path, output: Path, tolerance: float, overrides: Mapping[str
         )
     print(f"Merged: {found.described()}.", flush=True)
     origin = {"made_by": "merge", "of": [fingerprint(run)], "tolerance": tolerance, "gap": asdict(found)}
-    return derive(run, output, (_whole(recipe), model, processor), origin)
+    return derive(run, output, (whole_recipe(recipe), model, processor), origin)
 
 
-def _whole(recipe: Recipe) -> Recipe:
+def whole_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe of a run whose adapter was merged."""
     return replace(recipe, adapter=None, model=replace(recipe.model, quantize=None))
 
@@ -138,7 +138,7 @@ def _merge_several(runs: Sequence[Path], output: Path, how: Combination, overrid
         "departure": departure,
         "gaps": [None if gap is None else asdict(gap) for gap in gaps.values()],
     }
-    return derive(runs[first], output, (_whole(recipe), model, processor), origin)
+    return derive(runs[first], output, (whole_recipe(recipe), model, processor), origin)
 
 
 def _check_alike(runs: Sequence[Path], first: int, recipe: Recipe, headless: bool) -> None:

@@ -111,10 +111,11 @@ def load_model(recipe: Recipe, processor: PreTrainedTokenizerBase) -> tuple[PreT
     """Return the model of a recipe, with its adapter, and the names of its newly initialised parameters."""
     from finetune.adapters import attach
     from finetune.loading import announce
+    from finetune.models.quantized import in_fewer_bits
 
     model, new = recipe.task.load_model(recipe.model, processor)
     announce(new)
-    if getattr(model.config, "quantization_config", None) is not None:
+    if in_fewer_bits(model.config):
         raise UserError(
             f"model.path: {recipe.model.path} is in fewer bits, which take no gradient: train the run it came from."
         )

@@ -171,17 +171,14 @@ def trained(run, tmp_path):
 
 
 def test_a_pruned_run_with_recovery_in_rounds_under_its_original_is_a_run_like_any_other(trained, tmp_path) -> None:
-    small = prune(
-        trained, tmp_path / "small", feed_forward=0.4, rounds=2, recover=1, distill=True,
-        overrides={"evaluate.reload": "fresh"},
-    )  # fmt: skip
+    small = prune(trained, tmp_path / "small", feed_forward=0.4, rounds=2, recover=1, distill=True)
 
     recipe, network, _ = load_run(small)
     assert network.config.intermediate_size == 38  # of 64: 50 after the first round
     assert network.bert.encoder.layer[1].intermediate.dense.weight.shape == (38, 32)
     assert recipe.task.distill.teacher == str(trained)
     assert recipe.model.path.endswith("bert")
-    assert json.loads((small / "reload.json").read_text())["process"] == "fresh"
+    assert json.loads((small / "reload.json").read_text())["same"]
     scores = json.loads((small / "scores.json").read_text())
     assert scores["baselines"]["original"]["accuracy_gap"]["low"] is not None
     assert evaluate(small)["test"]["accuracy"].value == pytest.approx(scores["test"]["accuracy"]["value"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.deriving import refuse_existing
 from finetune.errors import UserError
+from finetune.merging import whole_recipe
 from finetune.reloading import load_merged
 
 if TYPE_CHECKING:
@@ -47,4 +48,4 @@ def open_whole(run: Path, output: Path | None, overrides: Mapping[str, Any] | No
         raise UserError(f"{run} is of {recipe.task.kind}; finetune {verb} takes runs of {' and '.join(TASKS)}.")
     if getattr(model.config, "quantization_config", None) is not None:
         raise UserError(f"{run} is in fewer bits already; give the run that it came from.")
-    return Whole(replace(recipe, adapter=None), model.eval(), processor)
+    return Whole(whole_recipe(recipe), model.eval(), processor)

@@ -60,6 +60,8 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
     """Return the model, its new parameters and those that the checkpoint holds in another size."""
     if source.folder is not None and holds_adapter(source.folder):
         return _read_merged(source.folder, options, auto_class, config)
+    from finetune.models.quantized import in_fewer_bits
+
     check_weights(source, options)
     quantized = quantization(options, auto_class, config)
     with one_line(f"model.path: {options.path}"), quiet():
@@ -76,7 +78,7 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
             **_chosen(options),
         )
     sizes = {name: (list(read), list(wanted)) for name, read, wanted in report["mismatched_keys"]}
-    if getattr(config, "quantization_config", None) is not None and (report["missing_keys"] or sizes):
+    if in_fewer_bits(config) and (report["missing_keys"] or sizes):
         lost = min([*report["missing_keys"], *sizes])
         raise UserError(f"model.path: {options.path} is in fewer bits, and {lost} is missing or of another size in it.")
     known = dict(model.named_parameters(remove_duplicate=False))

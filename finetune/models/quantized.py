@@ -138,6 +138,12 @@ def weight_count(model: nn.Module) -> int:
     return sum(stored.values()) + sum(each.numel() for each in model.parameters())
 
 
+def in_fewer_bits(config: Any) -> bool:
+    """Say whether a configuration is that of a model rounded here, and not of one that bitsandbytes holds."""
+    said = getattr(config, "quantization_config", None) or {}
+    return (said.get("quant_method") if isinstance(said, dict) else getattr(said, "quant_method", None)) == METHOD
+
+
 def is_quantized(module: nn.Module) -> bool:
     """Say whether a module holds its weight in fewer bits."""
     return isinstance(module, QuantizedWeight)
