@@ -73,8 +73,9 @@ def test_the_first_summaries_all_rate_uniform_noise_worse_than_real_images(digit
     found = examine_generator(taking(digits[0][500:1000]), splits, options(extractor=str(classifier)))
     noise, real = found.baselines["noise"], found.baselines["real"]
 
-    assert tuple(found.scores["test"]) == (*FIRST, *LAST)
-    for name in FIRST:
+    first = [name for name in FIRST if name not in ("fid", "kid")]  # of a network that is not fetched here
+    assert list(found.scores["test"]) == [*first, *LAST]
+    for name in first:
         worse = noise[name].value - real[name].value
         assert worse > 0 if name in LESS else worse < 0, name
     assert noise["fcd"].value > 20 * real["fcd"].value

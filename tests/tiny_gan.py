@@ -115,8 +115,7 @@ def gradients_of(run: AdversarialTrainer) -> list[list[Tensor]]:
 
     class Watch(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            step = run.d_optimizer.step
-            run.d_optimizer.step = lambda: [keep(run.discriminator), step()]
+            run.d_optimizer.optimizer.register_step_pre_hook(lambda *_: keep(run.discriminator))
 
         def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
             keep(run.model)
