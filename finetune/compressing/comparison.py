@@ -27,7 +27,7 @@ def compare(runs: tuple[Path, ...], output: Path | None = None) -> dict[str, Any
         {score, split, rows: a dict for each run, fastest first after the original}.
 
     Raises:
-        UserError: a run is not finished, or they have no score in common.
+        UserError: a run is not finished, they are of several tasks, or have no score in common.
         CheckFailed: a run does not come back.
     """
     for run in runs:
@@ -36,11 +36,15 @@ def compare(runs: tuple[Path, ...], output: Path | None = None) -> dict[str, Any
         raise UserError("one run cannot be compared: finetune compare RUN RUN …, the original first.")
     if output is not None and (output.is_file() or not output.absolute().parent.is_dir()):
         raise UserError(f"--output: {output} cannot be made: it is a file, or {output.absolute().parent} is no folder.")
+    kinds = {str(artefact.read_json(run / artefact.STATUS)["task"]): run for run in runs}
+    if len(kinds) > 1:
+        said = ", ".join(f"{run} is {kind}" for kind, run in kinds.items())
+        raise UserError(f"only runs of one task can be compared: {said}.")
     tables = [artefact.read_json(run / artefact.SCORES) for run in runs]
     split = next((name for name in ("test", "validation") if all(name in table for table in tables)), None)
     score = next((name for name in HEADLINES if split and all(name in table[split] for table in tables)), None)
     if split is None or score is None:
-        raise UserError("these runs have no score in common: they must be of one task.")
+        raise UserError("these runs have no score of one split in common: `finetune evaluate` gives them some.")
     found: list[list[dict[str, Any]]] = [[] for _ in runs]
     for _ in range(PASSES):
         for place, run in enumerate(runs):
