@@ -14,6 +14,7 @@ import yaml
 
 from finetune import published
 from finetune.cli import main
+from finetune.compressing.quantize import quantize
 from finetune.errors import CheckFailed, UserError
 from finetune.merging import merge
 from finetune.publication import publish
@@ -21,14 +22,27 @@ from finetune.publication import publish
 REPO = "jane/made"
 TEXTS = {"text-classification": "bert", "causal-lm": "gpt2"}
 FIRST = [("text-classification", "lora")]
-MERGED = [(kind, "merged") for kind, adapter in tiny.CELLS if adapter == "lora"]
-CELLS = [pytest.param(*cell, marks=() if cell in FIRST else pytest.mark.slow) for cell in tiny.CELLS + MERGED]
+DERIVED = [(kind, made) for kind, adapter in tiny.CELLS if adapter == "lora" for made in ("merged", "int8", "nf4")]
+CELLS = [pytest.param(*cell, marks=() if cell in FIRST else pytest.mark.slow) for cell in tiny.CELLS + DERIVED]
 
 
 def said(kind: str) -> dict[str, str]:
     """Return what a publication of a tiny run must be told."""
     given = {"publish.license": "mit", "publish.language": "en"}
     return given | ({"publish.base_model": f"jane/{TEXTS[kind]}"} if kind in TEXTS else {})
+
+
+def trained(run, kind: str, made: str) -> Path:
+    """Return a run: trained as tiny.ADAPTERS says, merged, in 8 bits, or an adapter on a base in 4 bits."""
+    if made == "merged":
+        return merge(run(kind, "lora"))
+    if made == "int8":
+        whole = run(kind, "whole")
+        return quantize(whole, whole.with_name("int8"), "int8-weight")
+    if made == "nf4":
+        pytest.importorskip("bitsandbytes")
+        return run(kind, "lora", model={"quantize": "nf4"}, train={"learning_rate": 0.001})
+    return run(kind, made)
 
 
 @pytest.fixture
@@ -46,7 +60,7 @@ def trusting(monkeypatch) -> None:
 
 @pytest.mark.parametrize(("kind", "adapter"), CELLS)
 def test_what_is_published_answers_elsewhere_bit_for_bit_by_the_code_on_its_card(run, bases, tmp_path, kind, adapter):
-    made = merge(run(kind, "lora")) if adapter == "merged" else run(kind, adapter)
+    made = trained(run, kind, adapter)
 
     found = publish(made, REPO, overrides={**said(kind), "publish.tag": "v1"})
 

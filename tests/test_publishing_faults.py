@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.utils import _http
 
 from finetune import published
@@ -124,6 +124,23 @@ def test_a_hub_that_answers_too_slowly_is_left_and_asked_again(hub, run, monkeyp
 
     assert made.check["same"]
     assert set(hub.repos["model", REPO].files()) == set(made.files)
+
+
+def test_an_upload_that_the_client_gives_up_is_made_again_and_said_in_the_end(hub, run, monkeypatch):
+    real, left = HfApi.create_commit, [2]
+
+    def failing(self, *given, **named):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise RuntimeError("Data processing error: CAS service error")  # as hf_xet's are
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(HfApi, "create_commit", failing)
+    assert publish(run, REPO, overrides=GIVEN).check["same"]
+
+    left[0] = 3
+    with pytest.raises(EnvironmentFailed, match=r"CAS service error\), 3 times"):
+        publish(run, REPO, overrides=GIVEN)
 
 
 LASTING = [

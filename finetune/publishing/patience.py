@@ -61,11 +61,13 @@ def within(seconds: float, action: Callable[[], T]) -> T:
 def _origin(error: BaseException) -> BaseException:
     """Return what came of the Hub, or of the way there, among the errors behind this one; or this one."""
     step: BaseException | None = error
+    found = error
     while step is not None:
-        if isinstance(step, FinetuneError) or _status(step) is not None or _is_network(step):
+        if isinstance(step, FinetuneError) or _status(step) is not None:
             return step
+        found = step if _is_network(step) else found  # the innermost: what wraps it says less
         step = step.__cause__ or step.__context__
-    return error
+    return found
 
 
 def _status(error: BaseException) -> int | None:
@@ -74,7 +76,8 @@ def _status(error: BaseException) -> int | None:
 
 def _is_network(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"TransportError", "TimeoutError", "ConnectionError"})  # of httpx, which the Hub's client uses
+    # The first is of httpx, which the Hub's client uses; the last is all that hf_xet, its way for large files, raises.
+    return bool(names & {"TransportError", "TimeoutError", "ConnectionError", "RuntimeError"})
 
 
 def _may_pass(error: BaseException) -> bool:

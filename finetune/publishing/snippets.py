@@ -27,13 +27,14 @@ def snippet(recipe: Recipe, name: str, revision: str | None, base: Base | None, 
     """
     usage = recipe.task.usage(config.get("model_type"))
     adapter = recipe.adapter is not None and getattr(recipe.adapter, "peft_type", None) != "head"
-    own = str(config.get("model_type") or (recipe.model.config or {}).get("model_type") or "").startswith(OWN_FAMILY)
-    rounded = (config.get("quantization_config") or {}).get("quant_method") == OWN_BITS
+    family = str(config.get("model_type") or (recipe.model.config or {}).get("model_type") or "")
+    rounded = (config.get("quantization_config") or {}).get("quant_method") == "finetune"
     pinned = f", revision={json.dumps(revision)}" if revision else ""
-    kinds = sorted(each for each in (usage.auto_class, PROCESSORS.get(usage.processor)) if each)
+    in_fewer_bits = "BitsAndBytesConfig" if adapter and recipe.model.quantize else None
+    kinds = sorted(each for each in (usage.auto_class, PROCESSORS.get(usage.processor), in_fewer_bits) if each)
     lines = ["import torch"]
-    lines += ["import finetune.models  # makes the family known to transformers"] if own else []
-    lines += ["import finetune.models  # transformers learns to read weights in fewer bits"] if rounded else []
+    if family.startswith(OWN_FAMILY) or rounded:
+        lines.append("import finetune.models  # makes the family, or its 8 and 4 bits, known to transformers")
     lines += ["from peft import PeftModel"] if adapter else []
     lines += [f"from transformers import {', '.join(kinds)}", ""]
     if usage.processor:
@@ -60,4 +61,23 @@ def _with_base(recipe: Recipe, auto_class: str, base: Base | None, dtype: str) -
         names = list(labels) or ["value"]
         words += [f"id2label=dict(enumerate({json.dumps(names, ensure_ascii=False)}))", f"num_labels={len(names)}"]
         words += ["pad_token_id=tokenizer.pad_token_id", "ignore_mismatched_sizes=True"]
-    return [f"base = {auto_class}.from_pretrained(", *(f"    {word}," for word in words), ")"]
+    if recipe.model.quantize:
+        words.append(f"quantization_config=BitsAndBytesConfig(**{_bits(recipe, auto_class)!r})")
+    lines = [f"base = {auto_class}.from_pretrained(", *(f"    {word}," for word in words), ")"]
+    if recipe.model.quantize:
+        lines += [
+            "for module in base.modules():  # or bitsandbytes rounds its weights once more, on some CPUs",
+            "    module.support_avx512bf16_for_cpu = False",
+        ]
+    return lines
+
+
+def _bits(recipe: Recipe, auto_class: str) -> dict[str, Any]:
+    """Return the options with which bitsandbytes holds the base, as training read it."""
+    import transformers
+
+    from finetune.loading import load_config
+    from finetune.loading.quantized import quantization
+
+    made = quantization(recipe.model, getattr(transformers, auto_class), load_config(recipe.model))
+    return {name: value for name, value in made["quantization_config"].to_diff_dict().items() if name[0] != "_"}
