@@ -44,7 +44,7 @@ def compare(runs: tuple[Path, ...], output: Path | None = None) -> dict[str, Any
     split = next((name for name in ("test", "validation") if all(name in table for table in tables)), None)
     score = next((name for name in HEADLINES if split and all(name in table[split] for table in tables)), None)
     if split is None or score is None:
-        raise UserError("these runs have no score of one split in common: `finetune evaluate` gives them some.")
+        raise UserError("these runs have no score of one split in common: they need test or validation rows.")
     found: list[list[dict[str, Any]]] = [[] for _ in runs]
     for _ in range(PASSES):
         for place, run in enumerate(runs):
