@@ -52,7 +52,7 @@ def settle(model: PreTrainedModel, new: list[str]) -> None:
     Raises:
         UserError: a parameter that has to be trained was quantised.
     """
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     for module in model.modules():
         if isinstance(module, Linear4bit):
