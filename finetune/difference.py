@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
     from finetune.task import Task
 
-LEAST = 1e-3  # of the greatest singular value: those below are rounding and noise, and no rank
+LEAST = 1e-3  # of the greatest singular value: those below are no rank
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Change:
     norms: tuple[float, float]  # of each run's update
     difference: float  # norm of one update minus the other
     cosine: float | None  # between the updates; None where one run left the weight as it was
-    ranks: tuple[int, int] | None  # singular values of each update above 0.1 % of its greatest; None for vectors
+    ranks: tuple[int, int] | None  # of each update, to 0.1 % of its greatest singular value; None for vectors
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,10 @@ def diff(runs: Sequence[Path]) -> Difference:
     del base
     (one, first), (other, second) = (_merged(run, recipe, runs[0]) for run in runs)
     here, there = _weights(first), _weights(second)
-    changes = [
-        _change(name, here[name] - weight, there[name] - weight)
-        for name, weight in before.items()
-        if name not in new and here[name].shape == weight.shape == there[name].shape
-    ]
+    for run, weights in zip(runs, (here, there), strict=True):
+        _check_whole(run, before, weights, new)
+    kept = [(name, weight) for name, weight in before.items() if name not in new]
+    changes = [_change(name, here[name] - weight, there[name] - weight, _rounding(weight)) for name, weight in kept]
     heads = [_change(name, here[name], there[name]) for name in new if here[name].shape == there[name].shape]
     gaps = None
     if meaning(one) == meaning(other):
@@ -89,18 +88,33 @@ def _weights(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: weight.detach().double() for name, weight in model.named_parameters()}
 
 
-def _change(name: str, one: Tensor, other: Tensor) -> Change:
+def _check_whole(run: Path, before: dict[str, Tensor], weights: dict[str, Tensor], new: Sequence[str]) -> None:
+    """Refuse a run that does not have its base's weights, each in its size."""
+    for name, weight in before.items():
+        if name not in new and (name not in weights or weights[name].shape != weight.shape):
+            raise UserError(f"{run}: its {name} has not its base's size: pruned, or in fewer bits, nothing compares.")
+
+
+def _rounding(weight: Tensor) -> float:
+    """Return about the greatest singular value of what fp32 rounds off a weight of this size and scale."""
+    import torch
+
+    sides = sum(side**0.5 for side in weight.shape)
+    return float(torch.finfo(torch.float32).eps * weight.square().mean().sqrt() * sides)
+
+
+def _change(name: str, one: Tensor, other: Tensor, noise: float = 0.0) -> Change:
     norms = float(one.norm()), float(other.norm())
     cosine = float((one * other).sum()) / (norms[0] * norms[1]) if all(norms) else None
-    ranks = (_rank(one), _rank(other)) if one.ndim == 2 and any(norms) else None
+    ranks = (_rank(one, noise), _rank(other, noise)) if one.ndim == 2 and any(norms) else None
     return Change(name, norms, float((one - other).norm()), cosine, ranks)
 
 
-def _rank(update: Tensor) -> int:
+def _rank(update: Tensor, noise: float) -> int:
     import torch
 
     values = torch.linalg.svdvals(update)
-    return int((values > LEAST * values[0]).sum()) if len(values) and values[0] > 0 else 0
+    return int((values > max(LEAST * float(values[0]), noise)).sum()) if len(values) else 0
 
 
 def _total(changes: Sequence[Change]) -> Change:

@@ -82,10 +82,24 @@ def test_a_whole_fine_tuning_is_compared_with_an_adapter_and_other_bases_are_not
         diff([adapted])
 
 
-def test_rank_counts_what_stands_out_of_rounding():
-    from finetune.difference import _rank
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-5])
+def test_rank_counts_what_stands_out_of_rounding(scale: float):
+    from finetune.difference import _rank, _rounding
 
     torch.manual_seed(0)
-    low = torch.randn(20, 3).double() @ torch.randn(3, 30).double()
-    assert _rank(low + 1e-6 * torch.randn(20, 30)) == 3
-    assert _rank(torch.zeros(4, 4)) == 0
+    weight = 0.05 * torch.randn(200, 300)
+    low = scale * torch.randn(200, 3).double() @ torch.randn(3, 300).double()
+    rounded = (weight + low).float().double() - weight.double()  # as fp32 holds the sum
+    assert _rank(rounded, _rounding(weight.double())) == 3
+    assert _rank(weight.float().double() - weight.double(), _rounding(weight.double())) == 0
+
+
+def test_a_run_in_fewer_bits_is_neither_compared_nor_exported(adapted: Path, tmp_path: Path):
+    from finetune.compressing.quantize import quantize
+    from finetune.exporting import export
+
+    small = quantize(adapted, tmp_path / "small", "int8-weight")
+    with pytest.raises(UserError, match="in fewer bits, nothing compares"):
+        diff([adapted, small])
+    with pytest.raises(UserError, match="in fewer bits already; export the run that it came from"):
+        export(small, "safetensors", tmp_path / "plain")

@@ -139,7 +139,9 @@ def test_every_family_of_classifiers_exports_with_free_batch_and_length(family: 
     found = record(folder)
     assert found["test"]["onnx"]["relative"] < 1e-4
     scores = json.loads((folder / artefact.SCORES).read_text(encoding="utf-8"))
-    assert scores["test"] == scores["baselines"]["original"]
+    for name, score in scores["baselines"]["original"].items():
+        assert scores["test"][name]["value"] == pytest.approx(score["value"], abs=1e-6), name
+    assert found["test"]["int8"]["same"] >= 0.9
 
 
 def _save_family(folder: Path, family: str) -> Path:

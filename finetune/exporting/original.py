@@ -39,6 +39,8 @@ class Original:
                 f"{run} was trained on a base in {recipe.model.quantize}, and on the whole one it answers otherwise: "
                 "merge it first (finetune merge says by how much), and export that."
             )
+        if getattr(model.config, "quantization_config", None) is not None:
+            raise UserError(f"{run} is in fewer bits already; export the run that it came from (--int8 for ONNX in 8).")
         recipe = replace(recipe, adapter=None)
         return cls(run, recipe, model.to("cpu").float().eval(), processor)  # type: ignore[arg-type]  # decorated stub
 
