@@ -116,7 +116,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(runs, run, tmp_path, qui
     with pytest.raises(UserError, match=r"only runs of one task .*language is causal-lm"):
         compare((runs[0], language))
     assert cli.main(["compare"]) == 2
-    assert "RUNS is missing: finetune compare RUNS" in capsys.readouterr().err
+    assert "RUN … is missing: finetune compare RUN …" in capsys.readouterr().err
 
 
 @pytest.mark.slow
