@@ -93,6 +93,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.
         }.items():  # fmt: skip
             monkeypatch.setattr(datasets.config, name, known)
         monkeypatch.setattr(hf_api.api, "endpoint", store.address)  # behind huggingface_hub's own functions
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made once, with the Hub of that moment
         yield store
 
 
