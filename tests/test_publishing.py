@@ -22,7 +22,7 @@ from finetune.publication import publish
 REPO = "jane/made"
 TEXTS = {"text-classification": "bert", "causal-lm": "gpt2"}
 FIRST = [("text-classification", "lora")]
-DERIVED = [(kind, made) for kind, adapter in tiny.CELLS if adapter == "lora" for made in ("merged", "int8")]
+DERIVED = [(kind, made) for kind, adapter in tiny.CELLS if adapter == "lora" for made in ("merged", "int8", "nf4")]
 CELLS = [pytest.param(*cell, marks=() if cell in FIRST else pytest.mark.slow) for cell in tiny.CELLS + DERIVED]
 
 
@@ -33,12 +33,15 @@ def said(kind: str) -> dict[str, str]:
 
 
 def trained(run, kind: str, made: str) -> Path:
-    """Return a run: trained as tiny.ADAPTERS says, merged, or in 8 bits."""
+    """Return a run: trained as tiny.ADAPTERS says, merged, in 8 bits, or an adapter on a base in 4 bits."""
     if made == "merged":
         return merge(run(kind, "lora"))
     if made == "int8":
         whole = run(kind, "whole")
         return quantize(whole, whole.with_name("int8"), "int8-weight")
+    if made == "nf4":
+        pytest.importorskip("bitsandbytes")
+        return run(kind, "lora", model={"quantize": "nf4"})
     return run(kind, made)
 
 
