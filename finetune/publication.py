@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.errors import CheckFailed, EnvironmentFailed, UserError
+from finetune.exporting.companion import graphs_of, refuse_unfit
 from finetune.publishing.bases import find_base
 from finetune.publishing.card import Place, render
 from finetune.publishing.files import Upload, uploads
@@ -56,6 +57,8 @@ def preflight(recipe: Recipe, create: bool = True) -> Recipe:
     api = connect()
     repo = full_name(api, publish.to)
     base = _base(recipe, publish, None, api)
+    if publish.onnx is not None:
+        refuse_unfit(recipe.task.kind)
     with TemporaryDirectory() as nothing:
         _card(Path(nothing), recipe, _place(repo, publish, base))
     check_repository(api, repo, publish.private, create)
@@ -113,8 +116,9 @@ def _publish(run: Path, recipe: Recipe, dry_run: bool) -> Publication:
     api = connect()
     repo = full_name(api, publish.to)
     base = _base(recipe, publish, run, api)
-    place = _place(repo, publish, base)
-    files = uploads(run, recipe.to_dict(), base, _card(run, recipe, place), publish.share_examples)
+    graphs = None if publish.onnx is None else graphs_of(run, publish.onnx)
+    place = replace(_place(repo, publish, base), graphs=graphs)
+    files = uploads(run, recipe.to_dict(), base, _card(run, recipe, place), publish.share_examples, graphs)
     refuse_leaks(files, needles(_folders(run, recipe), repo))
     check_repository(api, repo, publish.private, create=not dry_run)
     made = Publication(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.errors import CheckFailed, EnvironmentFailed, UserError
+from finetune.exporting import companion
 from finetune.reloading import load_run
 from finetune.task import Task
 
@@ -32,6 +33,7 @@ def check_published(run: Path, repository: str, commit: str, size: int) -> dict[
 
     Returns:
         same: whether logits and scores are those of the run; said: in words; max_difference and rows, of the logits;
+        graphs: the same of ONNX graphs, where there are any (finetune.exporting.companion);
         split and scores, {name: [the run's, the published one's]}, empty where the rows are not here any more.
 
     Raises:
@@ -70,7 +72,15 @@ def verify_published(run: Path, repository: Path, commit: Path, verdict: Path) -
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(str(repository), revision=str(commit)))
-    artefact.write_json(verdict, compared(run, folder))
+    found = compared(run, folder)
+    if (folder / "onnx").is_dir():
+        graphs = companion.held_against(run, folder / "onnx")
+        found |= {
+            "graphs": graphs,
+            "same": found["same"] and graphs["same"],
+            "said": f"{found['said']}; {graphs['said']}",
+        }
+    artefact.write_json(verdict, found)
 
 
 def compared(run: Path, folder: Path) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def test_a_classifier_answers_alike_in_fp32_and_in_int8_and_from_its_script(run:
     assert scores["test"]["accuracy"] == scores["baselines"]["original"]["accuracy"]
     assert set(scores["baselines"]) == {"original", "int8"}
     assert found["bytes"]["model.int8.onnx"] < found["bytes"]["model.onnx"]
+    for name in ("model.onnx", "model.int8.onnx"):  # where the code lies that was traced is nobody's business
+        assert b".py" not in (folder / name).read_bytes()
 
     recipe, model, tokenizer = load_merged(adapted)
     graph = Graph(folder / "model.onnx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ import yaml
 from finetune import published
 from finetune.cli import main
 from finetune.compressing.quantize import quantize
+from finetune.deriving import fingerprint
 from finetune.errors import CheckFailed, UserError
+from finetune.exporting import companion
 from finetune.merging import merge
 from finetune.publication import publish
 
@@ -23,6 +26,7 @@ REPO = "jane/made"
 TEXTS = {"text-classification": "bert", "causal-lm": "gpt2"}
 FIRST = [("text-classification", "lora")]
 DERIVED = [(kind, made) for kind, adapter in tiny.CELLS if adapter == "lora" for made in ("merged", "int8", "nf4")]
+GRAPHS = ("text-classification", "image-classification", "causal-lm", "image-vae", "image-gan")
 CELLS = [pytest.param(*cell, marks=() if cell in FIRST else pytest.mark.slow) for cell in tiny.CELLS + DERIVED]
 
 
@@ -76,6 +80,48 @@ def test_what_is_published_answers_elsewhere_bit_for_bit_by_the_code_on_its_card
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert (verdict["same"], verdict["max_difference"]) == (True, 0.0)
     assert verdict["scores"] == found.check["scores"]
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in GRAPHS])
+def test_graphs_that_are_published_beside_a_run_answer_elsewhere_as_it_does(run, bases, tmp_path, monkeypatch, kind):
+    pytest.importorskip("onnxruntime")
+    made = run(kind, "lora" if kind in TEXTS else "whole")
+
+    found = publish(made, REPO, overrides={**said(kind), "publish.onnx": "int8", "publish.tag": "v1"})
+
+    graphs = found.check["graphs"]
+    assert graphs["same"]
+    assert graphs["onnx"]["relative"] < 1e-4
+    assert graphs["onnx"]["scores"] or kind in ("image-vae", "image-gan")
+    assert {"onnx", "int8"} <= set(graphs)
+    files = bases.repos["model", REPO].files("v1")
+    assert "onnx/run.py" in files
+    code = re.findall(r"```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)[1]
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "elsewhere"))
+    names: dict = {}
+    exec(code, names)  # noqa: S102
+    assert {f"onnx/{name}.onnx" for name in names["sessions"]} < set(files)
+    again = companion.held_against(made, names["folder"])
+    assert (again["same"], again["onnx"]["largest"]) == (True, graphs["onnx"]["largest"])
+    second = publish(made, REPO, overrides={**said(kind), "publish.onnx": "int8", "publish.tag": "v1"})
+    assert second.commit == found.commit  # the export is used again, and nothing is new
+
+
+def test_graphs_of_other_weights_or_of_a_task_without_any_are_refused_before_anything_goes_up(run, bases, tmp_path):
+    pytest.importorskip("onnxruntime")
+    made = run("text-classification", "lora")
+    given = {**said("text-classification"), "publish.onnx": "fp32"}
+    folder = made.with_name(f"{made.name}-onnx")
+    folder.mkdir()
+    (folder / "export.json").write_text('{"format": "onnx", "of": {"run": "run", "weights": "0"}}')
+    with pytest.raises(UserError, match="exported from other weights"):
+        publish(made, REPO, overrides=given)
+    (folder / "export.json").write_text(json.dumps({"format": "onnx", "of": fingerprint(made)}))
+    with pytest.raises(UserError, match="has no graphs in int8"):
+        publish(made, REPO, overrides=given | {"publish.onnx": "int8"})
+    with pytest.raises(UserError, match="text-vae has no export to ONNX"):
+        companion.refuse_unfit("text-vae")
+    assert ("model", REPO) not in bases.repos
 
 
 @pytest.mark.usefixtures("trusting")

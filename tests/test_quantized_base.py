@@ -55,6 +55,16 @@ def test_an_adapter_on_a_base_in_four_bits_comes_back_on_it_and_merges_into_the_
     assert any("embed" in name or "wte" in name for name in same) or kind == "text-classification"
 
 
+@pytest.mark.parametrize(("form", "dtype"), [("fp4", torch.uint8), ("int8", torch.int8)])
+def test_an_adapter_on_a_base_in_another_form_comes_back_on_it(form: str, dtype: Any, run: Any, home: Path):
+    folder = run("text-classification", "lora", model={"path": str(home / "bert"), "quantize": form})
+
+    assert verify(folder).same
+    _, loaded, _ = load_run(folder)
+    held = {each.dtype for name, each in loaded.named_parameters() if "query.base_layer.weight" in name}
+    assert held == {dtype}
+
+
 def test_answering_leaves_a_base_in_four_bits_as_it_was(run: Any, home: Path):
     folder = run("text-classification", "lora", model={"path": str(home / "bert"), **NF4})
     recipe, model, _ = load_run(folder)

@@ -92,9 +92,14 @@ def graphs(original: Original) -> dict[str, onnx_ir.Model]:
 
 
 def save(graph: onnx_ir.Model, path: Path) -> None:
-    """Write a graph, with its weights inside it or, past a gigabyte, in PATH.data beside it."""
-    import onnx_ir
+    """Write a graph, with its weights inside it or, past a gigabyte, in PATH.data beside it; without notes.
 
+    Exporters note with each node from which line of which file it comes, and with it where on this machine that lies.
+    """
+    import onnx_ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    ClearMetadataAndDocStringPass()(graph)
     held = (each.const_value for each in graph.graph.initializers.values())
     size = sum(tensor.nbytes for tensor in held if tensor is not None)
     onnx_ir.save(graph, str(path), external_data=f"{path.name}.data" if size > SIDECAR else None)

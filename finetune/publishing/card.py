@@ -16,7 +16,7 @@ from finetune.publishing.files import CARD, published_recipe
 from finetune.publishing.metadata import front_matter
 from finetune.publishing.options import PublishOptions
 from finetune.publishing.scrubbing import without_paths
-from finetune.publishing.snippets import snippet
+from finetune.publishing.snippets import graphs_snippet, snippet
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -36,6 +36,7 @@ class Place:
     revision: str | None = None  # a branch or tag other than main
     base: Base | None = None
     publish: PublishOptions = field(default_factory=PublishOptions)
+    graphs: Path | None = None  # the export to ONNX that lies in onnx/ there
 
 
 def write_card(run: Path, recipe: Recipe) -> Path:
@@ -89,6 +90,7 @@ def contents(run: Path, recipe: Recipe, place: Place) -> dict[str, Any]:
         "grid": grid.relative_to(run).as_posix() if grid.exists() else None,
         "caption": _caption(grid) if grid.exists() else "",
         "snippet": snippet(recipe, place.name, place.revision, place.base, config),
+        "graphs": _graphs(place),
         "variants": _variants(run),
         "labels": labels[:MOST_LABELS],
         "more_labels": max(0, len(labels) - MOST_LABELS),
@@ -161,6 +163,20 @@ def _variants(run: Path) -> str:
     if (run / "discriminator").is_dir():
         found.append('The discriminator loads with `subfolder="discriminator"`.')
     return " ".join(found)
+
+
+def _graphs(place: Place) -> dict[str, Any]:
+    """Return how the graphs beside the weights are used, and how near the model they answer; {} without any."""
+    if place.graphs is None:
+        return {}
+    record = artefact.read_json(place.graphs / "export.json")
+    split = next((each for each in ("test", "validation") if each in record), "reference")
+    return {
+        "snippet": graphs_snippet(place.name, place.revision),
+        "split": split,
+        "apart": record[split],
+        "bytes": {name: size for name, size in record["bytes"].items() if name.endswith(".onnx")},
+    }
 
 
 def _data(run: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ VOCABULARIES = (  # of tokenizers, as they are
     *("vocab.txt", "merges.txt", "chat_template.jinja", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
 )
 DRAWN = ("samples/after.png", "samples/before.png")  # by the model, from noise alone
+GRAPHS = ("onnx/*.onnx", "onnx/*.onnx.data", "onnx/run.py", "onnx/tokenizer.json", "onnx/export.json")
 SHOWS_ROWS = ("samples/*.png",)  # beside rows of the data, or made of them
 
 
@@ -63,7 +64,9 @@ class Upload:
                 yield block
 
 
-def uploads(run: Path, recipe: dict[str, Any], base: Base | None, card: str, share_examples: bool) -> list[Upload]:
+def uploads(
+    run: Path, recipe: dict[str, Any], base: Base | None, card: str, share_examples: bool, graphs: Path | None = None
+) -> list[Upload]:
     """Return every file of a run that is published, in the order of their names.
 
     Args:
@@ -72,6 +75,7 @@ def uploads(run: Path, recipe: dict[str, Any], base: Base | None, card: str, sha
         base: on the Hub; the adapter and the recipe are made to name it.
         card: README.md.
         share_examples: pictures with rows of the data go too.
+        graphs: the folder of an export to ONNX, which goes into onnx/.
 
     Raises:
         UserError: a file is not what its name says.
@@ -93,6 +97,7 @@ def uploads(run: Path, recipe: dict[str, Any], base: Base | None, card: str, sha
         elif _listed(name, DRAWN) or (share_examples and _listed(name, SHOWS_ROWS)):
             _check_picture(file)
             found.append(Upload(name, file))
+    found += [] if graphs is None else _graphs(graphs)
     if not any(_listed(each.path, WEIGHTS) for each in found):
         raise UserError(f"{run} holds no weights that can be published: {', '.join(WEIGHTS[:4])}.")
     return sorted(found, key=lambda each: each.path)
@@ -100,7 +105,7 @@ def uploads(run: Path, recipe: dict[str, Any], base: Base | None, card: str, sha
 
 def is_ours(path: str) -> bool:
     """Say whether a run publishes a file of this name: one that an earlier publication left, when this one has none."""
-    return path in (CARD, artefact.RECIPE) or _listed(path, (*WEIGHTS, *PLAIN, *VOCABULARIES, *SHOWS_ROWS))
+    return path in (CARD, artefact.RECIPE) or _listed(path, (*WEIGHTS, *PLAIN, *VOCABULARIES, *SHOWS_ROWS, *GRAPHS))
 
 
 def published_recipe(recipe: dict[str, Any], base: Base | None, share_examples: bool) -> dict[str, Any]:
@@ -114,6 +119,20 @@ def published_recipe(recipe: dict[str, Any], base: Base | None, share_examples: 
             made["model"] |= {"path": base.id, "revision": base.commit}
         made["model"].pop("tokenizer", None)  # its files stand beside the weights
     return dict(made)
+
+
+def _graphs(folder: Path) -> list[Upload]:
+    found = []
+    for file in sorted(each for each in folder.iterdir() if each.is_file() and not each.is_symlink()):
+        name = f"onnx/{file.name}"
+        if not _listed(name, GRAPHS):
+            continue
+        if file.suffix == ".onnx":
+            _check_graph(file)
+        elif file.suffix in (".json", ".py"):
+            _check_text(file)
+        found.append(Upload(name, file, written_here=file.name in ("run.py", "export.json")))
+    return found
 
 
 def _plain(file: Path, name: str, base: Base | None) -> Upload:
@@ -147,6 +166,11 @@ def _check_safetensors(file: Path) -> None:
         raise UserError(
             f"publish: {file} is not a safetensors file; it is damaged, or something else by that name."
         ) from None
+
+
+def _check_graph(file: Path) -> None:
+    if not _starts_with(file, b"\x08"):  # protobuf, whose first field is the version of the format
+        raise UserError(f"publish: {file} is not an ONNX graph; it is damaged, or something else by that name.")
 
 
 def _check_text(file: Path) -> None:

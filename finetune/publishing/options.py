@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from finetune.errors import UserError
 
@@ -31,6 +32,7 @@ class PublishOptions:
     intended_use: str | None = None  # a sentence or more for the card
     limits: str | None = None  # what it must not be used for, and where it fails
     share_examples: bool = False  # rows of the data may be shown: in the card, and in pictures beside the model's own
+    onnx: Literal["fp32", "int8"] | None = None  # ONNX graphs go up too, in onnx/: in fp32, or in both
     attempts: int = 5  # of the upload, with growing pauses between them
 
     def __post_init__(self) -> None:

@@ -48,6 +48,22 @@ def snippet(recipe: Recipe, name: str, revision: str | None, base: Base | None, 
     return "\n".join([*lines, *(["", usage.code] if usage.code else [])])
 
 
+def graphs_snippet(name: str, revision: str | None) -> str:
+    """Return Python that downloads the graphs in onnx/ and opens each in fp32; int8 lies beside, where there is any."""
+    pinned = f", revision={json.dumps(revision)}" if revision else ""
+    return "\n".join(
+        (
+            "from pathlib import Path",
+            "from huggingface_hub import snapshot_download",
+            "from onnxruntime import InferenceSession",
+            "",
+            f'folder = Path(snapshot_download({json.dumps(name)}{pinned}, allow_patterns="onnx/*")) / "onnx"',
+            'files = [file for file in sorted(folder.glob("*.onnx")) if ".int8." not in file.name]',
+            "sessions = {file.stem: InferenceSession(file) for file in files}",
+        )
+    )
+
+
 def _with_base(recipe: Recipe, auto_class: str, base: Base | None, dtype: str) -> list[str]:
     """Return the lines that load the base at its commit, with a head for these labels."""
     named = base.id if base is not None else None
