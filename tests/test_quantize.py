@@ -9,10 +9,12 @@ import sys
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+import tiny
 import torch
 
 from finetune.compressing.quantize import METHODS, quantize
 from finetune.errors import UserError
+from finetune.evaluation.paired import agreement
 from finetune.models.quantized import BITS, QuantizedEmbedding, QuantizedLinear, is_quantized, replace_modules
 from finetune.reuse import evaluate, load_run
 
@@ -87,6 +89,7 @@ def test_gpt2s_transposed_layers_are_rounded_along_their_outputs() -> None:
     torch.testing.assert_close(model[0](x), exact(x), rtol=0.02, atol=0.01)
 
 
+SPLITS = (("train", 71), ("test", 72))
 LEARN = {"optim": "adamw_torch", "learning_rate": 5e-3, "num_train_epochs": 6}
 
 
@@ -131,6 +134,22 @@ def test_every_layer_but_the_head_is_rounded_and_the_run_answers_as_before(
     else:
         p, q = (_answers(each) for each in (original, rounded))
         assert np.abs(p - q).max() < (0.02 if "8" in method else 0.25)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_in_8_bits_99_of_100_answers_are_the_same_and_accuracy_moves_by_a_point_at_most(
+    run, home, tmp_path, family
+) -> None:
+    rows = {name: tiny.write_rows(tmp_path / f"{name}.jsonl", tiny.sentences(400, seed)) for name, seed in SPLITS}
+    data = {name: str(path) for name, path in rows.items()}
+    made = run("text-classification", model={"path": str(home / family)}, train=LEARN, data=data)
+
+    rounded = quantize(made, tmp_path / "rounded", "int8-dynamic", embeddings=True)
+
+    before, after = (json.loads((each / "scores.json").read_text())["test"]["accuracy"] for each in (made, rounded))
+    assert before["value"] > 0.8  # it has learned something that rounding could lose
+    assert agreement(made, rounded) >= 0.99
+    assert abs(before["value"] - after["value"]) <= 0.01
 
 
 def _answers(folder) -> np.ndarray:
