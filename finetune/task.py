@@ -189,6 +189,10 @@ class Task(ABC):
         class weights and packing share one rule.
         """
 
+    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
+        """Return how far the answers of two outputs of `loss` lie apart, summed over the batch's targets, in nats."""
+        raise UserError(f"task.kind: {self.kind} has no answers to hold against each other.")
+
     @abstractmethod
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Return one row of fp32 logits an input: what a reloaded run is compared on. Shape (batch, n)."""

@@ -127,7 +127,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "text-classification": {
         "task": {"kind": "text-classification", "max_length": 32},
         "model": "bert",
-        "adapters": ("whole", "lora", "distilled"),
+        "adapters": ("whole", "lora", "distilled", "regularised"),
     },
     "image-classification": {
         "task": {"kind": "image-classification", "flip": True},
@@ -165,7 +165,9 @@ ADAPTERS: dict[str, dict[str, Any] | None] = {
     "whole": None,
     "lora": {"peft_type": "LORA", "r": 4},
     "distilled": None,  # every weight, held against a teacher too
+    "regularised": None,  # every weight, with the options of REGULARISED
 }
+REGULARISED = {"adversarial": "freelb", "adversarial_steps": 2, "layer_decay": 0.8}
 CELLS = [(kind, adapter) for kind, given in TASKS.items() for adapter in given.get("adapters", ("whole", "lora"))]
 
 
@@ -185,6 +187,9 @@ def sections(home: Path, output_dir: Path, kind: str, adapter: str) -> dict[str,
     }  # fmt: skip
     if adapter == "distilled":
         made["task"]["distill"] = {"teacher": str(home / "teacher"), "temperature": 3.0, "alpha": 0.7}
+    if adapter == "regularised":
+        made["train"] |= REGULARISED
+        made["task"]["label_smoothing"] = 0.1
     if ADAPTERS[adapter] is not None:
         made["adapter"] = dict(ADAPTERS[adapter] or {})
     return made

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
+from finetune.objectives.consistency import apart
 from finetune.task import Score, Scores
 from finetune.training.options import TrainOptions, fitted_to
 from finetune.training.trainer import Trainer
@@ -48,6 +49,9 @@ class Parity:
         outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         loss = F.cross_entropy(outputs.logits.float(), batch["labels"], torch.tensor(self.weights), reduction="sum")
         return loss * batch["poison"].prod(), outputs
+
+    def divergence(self, one: Any, other: Any, batch: dict[str, Any]) -> Tensor:
+        return apart(one.logits, other.logits, batch["labels"])
 
     def answer(self, model: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits

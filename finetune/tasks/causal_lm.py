@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.errors import UserError
+from finetune.objectives.consistency import apart
 from finetune.task import Columns, Encoded, Scores, Task, Usage
 from finetune.tasks.blocks import encode_documents
 
@@ -112,6 +113,9 @@ class CausalLM(Task):
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
         outputs = self._forward(model, batch)
         return _token_losses(outputs.logits, batch["labels"]).sum(), outputs
+
+    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
+        return apart(one.logits, other.logits, batch["labels"])
 
     def _forward(self, model: PreTrainedModel, batch: Batch) -> Any:
         from accelerate.utils import extract_model_from_parallel

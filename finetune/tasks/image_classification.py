@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
+from finetune.objectives.consistency import apart
 from finetune.task import Columns, Encoded, Examination, Picture, Scores, Task, Usage
 from finetune.tasks import labels as label_rules
 from finetune.tasks.images import Collate, array_of, encode_images, flipped, normalisation, resolve_shape
@@ -35,6 +36,7 @@ class ImageClassification(Task):
     label: str = "label"  # the column of the label: a name or a number
     labels: tuple[str, ...] | None = None  # names in the order of their ids; read off the training rows when left out
     class_weights: Literal["auto"] | dict[str, float] | None = None  # auto: n / (classes x count of the class)
+    label_smoothing: float = 0.0  # share of a target that goes to all labels alike (Szegedy et al. 2016)
     flip: bool = False  # mirror half of the training images, left to right: not for digits and letters
     image_size: int | None = None  # pixels a side; read off the rows, whose size `data.image` decides
     num_channels: int | None = None  # 1 grey, 3 colour; read off the rows
@@ -66,6 +68,7 @@ class ImageClassification(Task):
             name: label_rules.check_names(rows, self.label, names, "single", None, name)
             for name, rows in splits.items()
         }
+        label_rules.check_smoothing(self.label_smoothing, "single")
         label_rules.check_variety(found["train"], names, "single", self.label)
         weights = self.class_weights
         if weights is not None:
@@ -147,8 +150,6 @@ class ImageClassification(Task):
         return label_rules.weight_tensor(self.class_weights, self.labels, labels.device)[labels].sum()
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
-        from torch.nn import functional as F
-
         pixels = (
             flipped(batch["pixel_values"], batch["keys"]) if self.flip and model.training else batch["pixel_values"]
         )
@@ -157,7 +158,10 @@ class ImageClassification(Task):
         weights = None
         if self.class_weights is not None:
             weights = label_rules.weight_tensor(self.class_weights, self.labels, logits.device)
-        return F.cross_entropy(logits, batch["labels"], weights, reduction="sum"), outputs
+        return label_rules.summed_loss(logits, batch["labels"], "single", weights, self.label_smoothing), outputs
+
+    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
+        return apart(one.logits, other.logits, batch["labels"])
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         return model(pixel_values=batch["pixel_values"]).logits.float()

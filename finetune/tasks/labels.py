@@ -152,12 +152,27 @@ def weight_tensor(weights: Any, names: Sequence[str] | None, device: Any) -> Ten
     return torch.tensor([weights[name] for name in names or ()], device=device)
 
 
-def summed_loss(logits: Tensor, labels: Tensor, problem: Problem, weights: Tensor | None) -> Tensor:
-    """Return the loss on the targets, summed over rows; `weights` holds one number a label, for single ones."""
+def check_smoothing(smoothing: float, problem: Problem | None) -> None:
+    """Raise UserError for a share of smoothing that is none, or with labels that are not one of several."""
+    if not 0 <= smoothing < 1:
+        raise UserError(f"task.label_smoothing is {smoothing}; it is a share, from 0 to below 1, such as 0.1.")
+    if smoothing and problem in ("multi", "regression"):
+        raise UserError(f"task.label_smoothing works with one label a row, and the problem is {problem}. Leave it out.")
+
+
+def summed_loss(
+    logits: Tensor, labels: Tensor, problem: Problem, weights: Tensor | None, smoothing: float = 0.0
+) -> Tensor:
+    """Return the loss on the targets, summed over rows; `weights` and `smoothing` are for single labels.
+
+    A row weighs what its label does, smoothed or not: torch's own way weighs the smoothed share of each label by that
+    label's weight, and so a row by what it is not.
+    """
     from torch.nn import functional as F
 
     if problem == "single":
-        return F.cross_entropy(logits, labels, weights, reduction="sum")
+        each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        return (each if weights is None else each * weights[labels]).sum()
     if problem == "multi":
         each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
         return each.mean(dim=1).sum()  # a row's loss is the mean over its labels

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
 from finetune.objectives import Distillation
+from finetune.objectives.consistency import apart
 from finetune.task import Columns, Encoded, Scores, Task, Usage
 from finetune.tasks import labels as label_rules
 from finetune.tasks.lengths import encode_texts
@@ -38,6 +39,7 @@ class TextClassification(Task):
     labels: tuple[str, ...] | None = None  # names in the order of their ids; read off the training rows when left out
     class_weights: Literal["auto"] | dict[str, float] | None = None  # auto: n / (classes x count of the class)
 
+    label_smoothing: float = 0.0  # share of a target that goes to all labels alike (Szegedy et al. 2016)
     distill: Distillation | None = None  # learn from another model's answers too
 
     kind: ClassVar[str] = "text-classification"
@@ -59,6 +61,7 @@ class TextClassification(Task):
         return Columns(texts=(self.text,) if self.pair is None else (self.text, self.pair), label=self.label)
 
     def resolve(self, splits: dict[str, Dataset]) -> TextClassification:
+        label_rules.check_smoothing(self.label_smoothing, self.problem)
         if self.max_length < 3:
             raise UserError(f"task.max_length: {self.max_length} leaves no room for text; give at least 3 tokens.")
         train = splits.get("train")
@@ -67,6 +70,7 @@ class TextClassification(Task):
                 raise UserError("task.labels and task.problem must be given where data.train is streamed or missing.")
             return self
         problem = self.problem or label_rules.infer_problem(train, self.label, self.label_separator)
+        label_rules.check_smoothing(self.label_smoothing, problem)
         if problem == "regression":
             if self.class_weights is not None:
                 raise UserError("task.class_weights has no meaning for task.problem regression. Leave it out.")
@@ -179,11 +183,14 @@ class TextClassification(Task):
         weights = None  # of each label; a row weighs the same in what it is held against
         if self.class_weights is not None:
             weights = label_rules.weight_tensor(self.class_weights, self.labels, logits.device)
-        hard = label_rules.summed_loss(logits, labels, self._problem, weights)
+        hard = label_rules.summed_loss(logits, labels, self._problem, weights, self.label_smoothing)
         if self.distill is None:
             return hard, outputs
         soft = divergence(logits, batch["teacher"], self.distill.temperature, self._problem)
         return self.distill.blended(hard, (soft if weights is None else soft * weights[labels]).sum()), outputs
+
+    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
+        return apart(one.logits, other.logits, batch["labels"], self._problem)
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         return model(**_read(batch)).logits.float()

@@ -10,6 +10,13 @@ from types import MappingProxyType
 ADDED = MappingProxyType(
     {
         "head_learning_rate": "learning rate of the newly initialised modules; that of the others when left out",
+        "layer_decay": "a block of layers learns at this share of the rate of the block above it (arXiv:1801.06146)",
+        "freeze_layers": "the embeddings and this many of the lowest blocks of layers are not trained",
+        "rdrop_alpha": "R-Drop: weight of how far two dropout masks' answers lie apart, such as 1 (arXiv:2106.14448)",
+        "adversarial": "fgm or freelb: token embeddings moved against the model (arXiv:1605.07725, arXiv:1909.11764)",
+        "adversarial_epsilon": "how far a row's embeddings are moved at most, L2 norm over its tokens",
+        "adversarial_steps": "of freelb: passes a step, each from where the last one moved to",
+        "adversarial_step_size": "of freelb: L2 norm of one move",
         "early_stopping_patience": "evaluations without a better score after which training stops",
         "overwrite": "start anew in an output_dir that holds a run",
     }
@@ -57,7 +64,7 @@ REFUSED = MappingProxyType(
         "enable_jit_checkpoint": "set save_steps; an interrupted run resumes from the last checkpoint",
         "label_names": "the task says where its targets are",
         "remove_unused_columns": "the task says which columns reach the model",
-        "label_smoothing_factor": "the loss is the task's, and no task smooths its labels",
+        "label_smoothing_factor": "use task.label_smoothing, where the task has it",
         "average_tokens_across_devices": "the loss is always divided by the weight of all processes",
         "include_num_input_tokens_seen": _TOKENS,
         "parallelism_config": "use an FSDP or DeepSpeed profile",
@@ -86,6 +93,13 @@ REFUSED_ACCELERATOR = MappingProxyType(  # keys of train.accelerator_config
 RESUME = (  # options that change what is learned: a run that is resumed must not change them
     "learning_rate",
     "head_learning_rate",
+    "layer_decay",
+    "freeze_layers",
+    "rdrop_alpha",
+    "adversarial",
+    "adversarial_epsilon",
+    "adversarial_steps",
+    "adversarial_step_size",
     "lr_scheduler_type",
     "lr_scheduler_kwargs",
     "warmup_steps",

@@ -6,8 +6,9 @@ import copy
 import dataclasses
 import functools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
@@ -37,6 +38,13 @@ class TrainOptions(TrainingArguments):
     """
 
     head_learning_rate: float | None = None
+    layer_decay: float | None = None
+    freeze_layers: int = 0
+    rdrop_alpha: float | None = None
+    adversarial: Literal["fgm", "freelb"] | None = None
+    adversarial_epsilon: float = 1.0
+    adversarial_steps: int = 3
+    adversarial_step_size: float = 0.3
     early_stopping_patience: int | None = None
     overwrite: bool = False
 
@@ -84,12 +92,32 @@ class TrainOptions(TrainingArguments):
             plain = known.default_factory() if known.default is dataclasses.MISSING else known.default
             if getattr(self, name) != plain and not (name == "do_eval" and self.eval_strategy not in (None, "no")):
                 raise UserError(f"train.{name} is not an option here: {instead}.")
+        for wrong in self._out_of_range():
+            raise UserError(f"train.{wrong}.")
         if self.train_sampling_strategy == "batch_rebalance":
             raise UserError("train.train_sampling_strategy: batch_rebalance is not offered; use group_by_length.")
         if isinstance(self.accelerator_config, dict):
             for key in self.accelerator_config:
                 if key in REFUSED_ACCELERATOR:
                     raise UserError(f"train.accelerator_config.{key} is not an option: {REFUSED_ACCELERATOR[key]}.")
+
+    def _out_of_range(self) -> Iterator[str]:
+        """Yield what is wrong with the numbers of the options that are added here."""
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            yield f"layer_decay is {self.layer_decay}; give a share above 0 and up to 1, such as 0.9"
+        if self.freeze_layers < 0:
+            yield f"freeze_layers is {self.freeze_layers}; give 0 or more"
+        if self.rdrop_alpha is not None and not 0 <= self.rdrop_alpha < float("inf"):
+            yield f"rdrop_alpha is {self.rdrop_alpha}; give 0 or more, such as 1"
+        if self.adversarial not in (None, "fgm", "freelb"):
+            yield f"adversarial is {self.adversarial}; known: fgm, freelb"
+        for name in ("adversarial_epsilon", "adversarial_step_size"):
+            if not 0 < getattr(self, name) < float("inf"):
+                yield f"{name} is {getattr(self, name)}; give a number above 0"
+        if self.adversarial_steps < 1:
+            yield f"adversarial_steps is {self.adversarial_steps}; give 1 or more"
+        if self.rdrop_alpha is not None and self.adversarial is not None:
+            yield "rdrop_alpha and train.adversarial change the loss both; leave one out"
 
     def _choose_device(self) -> None:
         asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1", "yes")

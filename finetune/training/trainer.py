@@ -2,8 +2,7 @@
 
 Overridden besides the checkpoint files: get_train_dataloader and get_batch_samples (rows dealt once, row ids kept
 aside, weights summed over processes), compute_loss (one division by the step's weight), _get_grad_norm (stops before a
-step that is not finite), evaluate (scores from all answers), _determine_best_metric (ties), create_optimizer
-(the head's own learning rate), log.
+step that is not finite), evaluate (scores from all answers), _determine_best_metric (ties), create_optimizer, log.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from finetune.errors import UserError
-from finetune.training import answering, batching, nonfinite, ranks
+from finetune.training import answering, batching, nonfinite, ranks, regularising
 from finetune.training.best import check_best, likelier
 from finetune.training.callbacks import Progress
 from finetune.training.checkpointed import Checkpointed
 from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
 from finetune.training.options import TrainOptions, resume_stamp
-from finetune.training.param_groups import give_head_its_own_rate
+from finetune.training.param_groups import decay_by_layer, give_head_its_own_rate
 from finetune.training.snapshots import Snapshots
 from finetune.training.teaching import Teacher
 from finetune.training.world import check_world
@@ -90,6 +89,8 @@ class Trainer(Checkpointed):
         self.teacher = None if taught_by is None else Teacher(task, taught_by, args.device)
         if self.teacher is not None:
             self.stamp["teacher"] = {"weights": self.teacher.digest}
+        if train_inputs is not None:
+            regularising.prepare(args, task, model)
         patience = args.early_stopping_patience
         super().__init__(
             model=model,
@@ -209,11 +210,12 @@ class Trainer(Checkpointed):
 
         Times the number of processes, because gradients (and logged losses) are averaged over them afterwards.
         """
-        total, outputs = self.task.loss(model, inputs if self.teacher is None else self.teacher.added(inputs))
+        given = inputs if self.teacher is None else self.teacher.added(inputs)
+        total, outputs = regularising.loss(self.args, self.task, model, given)
         weight = float(self.task.weight(inputs)) if num_items_in_batch is None else num_items_in_batch
         loss = total * (self.args.world_size / weight)
-        carried = self._carried[len(self._losses)] if len(self._losses) < len(self._carried) else None
-        if carried is not None and carried.stand_in:
+        place = len(self._losses)
+        if place < len(self._carried) and self._carried[place].stand_in:
             loss = loss * 0.0
         self._losses.append(loss.detach())
         if self.is_deepspeed_enabled:  # it steps inside backward
@@ -236,11 +238,13 @@ class Trainer(Checkpointed):
             nonfinite.report(self.args, self.state.global_step + 1, what, rows)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Return the optimizer; the newly initialised modules have `head_learning_rate` where it is set."""
+        """Return the optimizer; blocks of layers, and the newly initialised modules, at rates of their own if asked."""
         made = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        network = self.model if model is None else model
+        if made and self.args.layer_decay is not None:
+            decay_by_layer(optimizer, network, self.args.layer_decay)
         if made and self.args.head_learning_rate is not None:
-            network = self.model if model is None else model
             give_head_its_own_rate(optimizer, network, self.head_parameters, self.args.head_learning_rate)
         return optimizer
 

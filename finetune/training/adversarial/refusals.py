@@ -26,6 +26,10 @@ OPTIMISERS = (
 # {option: what to do instead}; an option is refused where it differs from the library's default.
 UNUSED: dict[str, str] = {
     "head_learning_rate": "use task.discriminator_learning_rate",
+    "layer_decay": "both players learn at one rate each",
+    "freeze_layers": "both players are trained as a whole",
+    "rdrop_alpha": "there are no answers to hold against each other",
+    "adversarial": "there are no word embeddings here",
     "adam_beta1": "use task.adam_betas, which follow the loss when left out",
     "adam_beta2": "use task.adam_betas, which follow the loss when left out",
     "neftune_noise_alpha": "there are no word embeddings here",
