@@ -34,8 +34,9 @@ def read_unlabelled(recipe: Recipe, file: str) -> Dataset:
     columns = recipe.task.columns()
     if columns.label_is_asked:
         return read_rows(file, recipe.data, columns)
-    named = {ours: theirs for ours, theirs in recipe.data.columns.items() if ours != columns.label}
-    return read_rows(file, replace(recipe.data, columns=named), replace(columns, label=None))
+    answers = (columns.label, columns.target)
+    named = {ours: theirs for ours, theirs in recipe.data.columns.items() if ours not in answers}
+    return read_rows(file, replace(recipe.data, columns=named), replace(columns, label=None, target=None))
 
 
 def read_outliers(recipe: Recipe, processor: Processor) -> Dataset | None:

@@ -45,7 +45,9 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     # The size that was read off the images goes into the run's recipe: other images are brought to it.
     recipe = replace(recipe, task=task, data=replace(recipe.data, image=splits.image or recipe.data.image))
     source = splits.rows.get("train")
-    texts = (lambda: (text for name in task.columns().texts for text in source[name])) if source else (lambda: iter(()))
+    columns = task.columns()
+    learned = (*columns.texts, *([columns.target] if columns.target else []))  # what a tokenizer is trained on
+    texts = (lambda: (text for name in learned for text in source[name])) if source else (lambda: iter(()))
     processor = task.load_processor(recipe.model, texts)
     _check_length(recipe)
     task.check_teacher(processor)
@@ -101,9 +103,10 @@ def _code_version(task: Any) -> str:
     """Return a digest of the code that encodes: the task's file, and the rooms' files that it leans on."""
     import inspect
 
-    from finetune.tasks import blocks, images, labels, lengths
+    from finetune.tasks import blocks, images, labels, lengths, seq2seq_inputs
 
-    files = (inspect.getsourcefile(type(task)), *(each.__file__ for each in (blocks, images, labels, lengths)))
+    rooms = (blocks, images, labels, lengths, seq2seq_inputs)
+    files = (inspect.getsourcefile(type(task)), *(each.__file__ for each in rooms))
     return hashlib.sha256(b"".join(Path(name).read_bytes() for name in files if name)).hexdigest()
 
 
@@ -161,5 +164,5 @@ def preview(recipe: Recipe, rows: int = 5) -> None:
     for each in first:
         print(f"\n{each['row_id']} · {each['length']} {prepared.recipe.task.unit}")
         if "input_ids" in each:
-            print(" ".join(prepared.processor.convert_ids_to_tokens(each["input_ids"])))
+            print(prepared.recipe.task.shown_input(each, prepared.processor))
         print(f"→ {prepared.recipe.task.shown_target(each, prepared.processor)}")

@@ -144,10 +144,11 @@ def _scored(
 ) -> Scores:
     """Return the scores of the model on a split as a training ends with them: of its answers, and of examining it."""
     from finetune.recording import examined
-    from finetune.rescoring import trainer_for
+    from finetune.rescoring import full_answers, trainer_for
 
     with TemporaryDirectory() as folder:
-        answers = trainer_for(published, model, processor, Path(folder)).answers(inputs[split])
+        trainer = trainer_for(published, model, processor, Path(folder))
+        answers = full_answers(trainer, inputs[split], processor, own.evaluate.generated)
     found = own.task.score(answers, inputs[split], 0)
     asked = replace(own, evaluate=replace(own.evaluate, resamples=0))  # an interval is not held against another
     return found | examined(asked, model, processor, inputs).scores.get(split, {})

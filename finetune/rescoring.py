@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
+from finetune.task import Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,9 +55,21 @@ def rescored(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: 
     }
     if recipe.task.targets not in inputs[held].column_names:
         raise UserError(f"data.{held}: the rows have no {recipe.task.columns().label!r} to score against.")
-    answers = trainer.answers(inputs[held])
+    answers = full_answers(trainer, inputs[held], processor, recipe.evaluate.generated)
     scores = recipe.task.score(answers, inputs[held], recipe.evaluate.resamples)
     return Rescored(held, splits.rows[held], inputs, answers, scores, splits.fingerprints, trainer)
+
+
+def full_answers(
+    trainer: Trainer, inputs: Dataset, processor: Processor, most: int | None = None
+) -> dict[str, np.ndarray]:
+    """Return the answers to inputs and, beside them, what the task writes for the first `most` of them."""
+    task = trainer.task
+    answers = trainer.answers(inputs)
+    if type(task).write is Task.write:
+        return answers
+    first = inputs if most is None else inputs.select(range(min(most, len(inputs))))
+    return answers | trainer.answers(first, lambda model, batch: task.write(model, processor, batch))
 
 
 def trainer_for(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: Path) -> Trainer:

@@ -25,7 +25,7 @@ from finetune.novelty import (
 )
 from finetune.recording import examined, write_examination
 from finetune.reloading import load_run
-from finetune.rescoring import rescored, trainer_for
+from finetune.rescoring import full_answers, rescored, trainer_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,7 +164,10 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
     inputs = recipe.task.encode(rows, processor, on_long).inputs
     trainer = trainer_for(recipe, model, processor, run)
     novelty = kept_novelty(run, recipe, asked="evaluate.novelty" in (overrides or {}))
-    answers = trainer.answers(inputs, recipe.task.answer if novelty is None else recipe.task.embed)
+    if novelty is None:
+        answers = full_answers(trainer, inputs, processor)
+    else:
+        answers = trainer.answers(inputs, recipe.task.embed)
     table = recipe.task.predictions(answers, inputs, rows)
     if novelty is not None:
         table = with_novelty(table, novelty, looked(answers, inputs), recipe.evaluate.novelty or DEFAULT)

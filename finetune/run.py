@@ -24,10 +24,12 @@ from finetune.recording import (
     write_history,
     write_samples,
 )
+from finetune.rescoring import full_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetune.recipe import Recipe
@@ -69,7 +71,7 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
     trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=not recipe.train.overwrite)
     trained = time.time()
-    answers = {name: trainer.answers(each.inputs) for name, each in prepared.encoded.items() if name != "train"}
+    answers = _answers(prepared, trainer)
     trainer.save_model(str(run))
     # Every rank answers, for a model whose weights are sharded; the first writes.
     kept, after = reference(prepared, trainer), samples(recipe, trained_model(trainer), prepared.processor)
@@ -85,6 +87,17 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
     if main:  # the others need not wait for a network
         publish_trained(run, recipe)
     return run
+
+
+def _answers(prepared: Prepared, trainer: Trainer) -> dict[str, dict[str, np.ndarray]]:
+    """Return the answers to all splits but train; what a task writes, of the split that the run is judged on."""
+    splits = {name: each.inputs for name, each in prepared.encoded.items() if name != "train"}
+    judged = "test" if "test" in splits else "validation"
+    most = prepared.recipe.evaluate.generated
+    return {
+        name: full_answers(trainer, inputs, prepared.processor, most) if name == judged else trainer.answers(inputs)
+        for name, inputs in splits.items()
+    }
 
 
 def _refuse_finished(run: Path, overwrite: bool) -> None:

@@ -48,6 +48,7 @@ class Columns:
 
     texts: tuple[str, ...]  # hold text that must not be empty; compared for duplicates and leaks
     label: str | None = None
+    target: str | None = None  # holds the text that is to be written: never empty, not looked for in other splits
     label_is_asked: bool = False  # the model is told the label, at prediction too: the class of a conditional model
     image: str | None = (
         None  # holds an image; rows have it as bytes, size * size * channels of uint8 (see tasks/images)
@@ -152,6 +153,10 @@ class Task(ABC):
     def encode(self, rows: Dataset, processor: Processor, on_long: str) -> Encoded:
         """Turn rows into inputs. Rows without targets (at prediction) give inputs without targets."""
 
+    def shown_input(self, example: dict[str, Any], processor: Processor) -> str:
+        """Return the tokens of one input, for people; of tasks whose inputs have `input_ids`."""
+        return " ".join(processor.convert_ids_to_tokens(example["input_ids"]))
+
     @abstractmethod
     def shown_target(self, example: dict[str, Any], processor: Processor) -> str:
         """Return what is learned from one input, for people."""
@@ -200,6 +205,13 @@ class Task(ABC):
     @abstractmethod
     def answer(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         """Return what is kept of the model's answers: small tensors, first dimension the batch, finite padding."""
+
+    def write(self, model: PreTrainedModel, processor: Processor, batch: Batch) -> dict[str, Tensor]:
+        """Return what the model writes for a batch, to be kept beside `answer`; {} for tasks that write nothing.
+
+        Asked for the rows that a run is judged on and for those to be predicted, never on the way.
+        """
+        return {}
 
     def embed(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         """Return what `answer` returns and, as "embedding", what the last layer sees: float32, shape (batch, width)."""

@@ -113,6 +113,32 @@ def save_decoder(folder: Path, family: str = "gpt2", dropout: float = 0.0) -> Pa
     return folder
 
 
+def save_seq2seq(folder: Path, family: str = "bart") -> Path:
+    """Save a randomly initialised encoder-decoder of one layer each, with a byte-level tokenizer of its own."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    from finetune.tasks.seq2seq_loading import byte_pairs
+
+    tokenizer = byte_pairs(iter(()), vocab_size=258)
+    sizes: dict[str, Any] = {
+        "t5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0},
+    }.get(family, {
+        "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 96,
+        "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "forced_eos_token_id": None,
+    })  # fmt: skip
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, decoder_start_token_id=tokenizer.eos_token_id, **sizes,
+        **({"decoder_vocab_size": len(tokenizer)} if family == "marian" else {}),
+    )  # fmt: skip
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 SGD = {
     "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "max_grad_norm": 1e6, "bf16": False,
     "per_device_train_batch_size": 16, "num_train_epochs": 1, "eval_strategy": "no", "save_strategy": "no",
@@ -144,6 +170,16 @@ TASKS: dict[str, dict[str, Any]] = {
     "causal-lm": {
         "task": {"kind": "causal-lm", "block_size": 32, "sample_tokens": 5, "pack": False},
         "model": "gpt2",
+    },
+    "seq2seq": {
+        "task": {
+            "kind": "seq2seq",
+            "source": "text",
+            "target": "label",
+            "max_source_length": 80,
+            "max_target_length": 12,
+        },
+        "model": "bart",
     },
     "text-vae": {
         "task": {"kind": "text-vae", "max_length": 48, "vocab_size": 300, "sample_tokens": 6, "free_bits": 0.5},

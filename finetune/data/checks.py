@@ -35,7 +35,7 @@ def to_table(chunk: Chunk, request: Request, findings: Findings) -> tuple[pa.Tab
 
         if name == request.image:
             arrays[name] = image_array(values, note, request, findings)
-        elif name in request.texts:
+        elif name in (*request.texts, request.target):
             arrays[name] = text_array(values, note)
             empty |= empty_texts(arrays[name], bad, note, request.empty_texts)
         elif name == request.label:

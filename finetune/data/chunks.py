@@ -30,6 +30,7 @@ class Request:
     sample_by: str = "document"
     empty_texts: str = "error"
     streaming: bool = False  # a Hub data set is not downloaded whole
+    target: str | None = None  # our name of the column that holds the text to be written
     image: str | None = None  # our name of the column that holds images
     squares: ImageOptions = field(default_factory=ImageOptions)  # what becomes of them
 

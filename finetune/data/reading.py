@@ -60,7 +60,8 @@ def request_for(
     optional: frozenset[str] = frozenset(),
 ) -> Request:
     """Return what to read of a piece: the task's columns under the names that the piece has for them."""
-    wanted = [name for name in (*columns.texts, columns.image, columns.label, group) if name is not None]
+    others = (columns.target, columns.image, columns.label, group)
+    wanted = [name for name in (*columns.texts, *others) if name is not None]
     for where, mapping in (("data.columns", options.columns), (f"columns of {piece.path}", piece.source.columns)):
         for name in mapping:
             if name not in wanted and name != columns.label:
@@ -73,6 +74,7 @@ def request_for(
         texts=columns.texts,
         label=columns.label,
         optional=optional,
+        target=columns.target,
         encoding=options.encoding,
         sample_by=options.sample_by,
         empty_texts=options.empty_texts,

@@ -156,7 +156,9 @@ class Loading:
                 self.result.notes += alike_labels(table.column(self.columns.label))
             self.result.notes += [note] if note else []
             before, policy = len(table), self.options.duplicates
-            table, notes = settle_duplicates(table, self.compared, self.columns.label, name, policy)
+            target = self.columns.target  # a text may have several answers: a copy has the same one
+            parts = (*self.compared, *([target] if target else []))
+            table, notes = settle_duplicates(table, parts, self.columns.label, name, policy)
             if len(table) < before:
                 self.note(name, "duplicates dropped", before, len(table))
             self.result.notes += notes

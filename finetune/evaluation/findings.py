@@ -33,7 +33,9 @@ class Predictions:
 
     @property
     def kind(self) -> str:
-        """Say whether they are of "language", "regression", "multi" or "single", or "unknown" without targets."""
+        """Say which they are: "written", "language", "regression", "multi", "single", or "unknown" without targets."""
+        if "generated" in self.columns:
+            return "written" if "nll" in self.columns else "unknown"
         if "nll" in self.columns:
             return "language"
         if not self.columns.get("target"):
@@ -54,20 +56,24 @@ class Predictions:
 
     def worst(self) -> list[dict[str, Any]]:
         """Return the rows that the model was surest of and wrong about, worst first."""
-        if self.kind == "language":
+        if self.kind in ("language", "written"):
             cost = np.array(self.columns["nll"]) / np.maximum(self.columns["tokens"], 1)
         elif self.kind == "regression":
             cost = np.abs(np.array(self.columns["prediction"]) - np.array(self.columns["target"]))
         else:
             cost = np.where(self.right(), -1.0, np.array(self.columns["score"]))
-        shown = MISTAKES // 2 if self.kind == "language" else MISTAKES
+        shown = MISTAKES // 2 if self.kind in ("language", "written") else MISTAKES
         order = [int(place) for place in np.argsort(-cost, kind="stable")[:shown] if cost[place] > 0]
         return [{**self._row(place), "cost": float(cost[place])} for place in order]
 
+    def first(self) -> list[dict[str, Any]]:
+        """Return the first rows of what was written, as they come."""
+        return [self._row(place) for place in range(min(MISTAKES // 2, len(self.columns["row_id"])))]
+
     def _row(self, place: int) -> dict[str, Any]:
         row = {name: values[place] for name, values in self.columns.items() if not name.startswith("p/")}
-        for name in ("text", "pair"):
-            if name in row and len(row[name]) > SHOWN_TEXT:
+        for name in ("text", "pair", "source", "generated", "target"):
+            if isinstance(row.get(name), str) and len(row[name]) > SHOWN_TEXT:
                 row[name] = row[name][:SHOWN_TEXT] + " …"
         for name in ("target", "prediction"):
             if isinstance(row.get(name), list):

@@ -20,7 +20,7 @@ class EvaluateOptions:
     samples: int = 3  # generations shown in the report
     extractor: str | None = None  # run folder or Hub id of the image classifier in whose features images are compared
     inception: bool = False  # also FID and KID of generated images: pip install finetune[fid]
-    generated: int = 2000  # images or texts drawn to be compared with the held-out ones
+    generated: int = 2000  # images or texts made to be compared with the held-out ones, at most
     importance_samples: int = 200  # a row, behind the importance-weighted likelihood of a VAE
     outliers: str | list[str] | None = None  # rows of other kinds than a classifier knows: how well it tells them
     # By what a classifier tells that a row is new: a density of its training rows (vae, mahalanobis, knn), or its own

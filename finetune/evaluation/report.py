@@ -166,7 +166,14 @@ def _training(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _answers(run: Path) -> dict[str, Any]:
     """Return what predictions.parquet tells, by kind of task."""
-    found: dict[str, Any] = {"kind": None, "worst": [], "figures": [], "confusion": None, "confusions": []}
+    found: dict[str, Any] = {
+        "kind": None,
+        "worst": [],
+        "written": [],
+        "figures": [],
+        "confusion": None,
+        "confusions": [],
+    }
     if not (run / artefact.PREDICTIONS).exists():
         return found
     predictions = Predictions.read(run / artefact.PREDICTIONS)
@@ -174,6 +181,7 @@ def _answers(run: Path) -> dict[str, Any]:
     if predictions.kind == "unknown":
         return found
     found["worst"] = predictions.worst()
+    found["written"] = predictions.first() if predictions.kind == "written" else []
     if predictions.kind in ("single", "multi"):
         found["figures"] += _classifier_figures(predictions)
     if predictions.kind == "single":
@@ -204,7 +212,7 @@ def _number_figures(predictions: Predictions) -> list[dict[str, str]]:
     if predictions.kind == "regression":
         svg = plots.scatter(np.array(columns["target"]), np.array(columns["prediction"]))
         return [{"title": "Predicted and true", "note": "The line is where they agree.", "svg": svg}]
-    if predictions.kind == "language":
+    if predictions.kind in ("language", "written"):
         each = np.array(columns["nll"]) / np.maximum(columns["tokens"], 1)
         svg = plots.histogram(each, "nats per token")
         return [{"title": "Inputs by loss", "note": "How evenly the text is predicted.", "svg": svg}]

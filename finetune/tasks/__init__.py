@@ -18,6 +18,7 @@ TASKS: dict[str, str] = {
     "image-vae": "finetune.tasks.image_vae:ImageVAE",
     "image-classification": "finetune.tasks.image_classification:ImageClassification",
     "text-vae": "finetune.tasks.text_vae:TextVAETask",
+    "seq2seq": "finetune.tasks.seq2seq:Seq2Seq",
 }
 
 

@@ -42,6 +42,12 @@ def decoder_tokenizer(processor: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def encoder_tokenizer(processor: Any) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of what is read."""
+    tokenizer: PreTrainedTokenizerBase = processor.encoder if isinstance(processor, TwoTokenizers) else processor
+    return tokenizer
+
+
 def load_tokenizers(model: ModelOptions) -> TwoTokenizers | None:
     """Return both tokenizers of a recipe's `model.config.encoder` and `decoder`, or of a run that has two; else None.
 
@@ -61,3 +67,14 @@ def load_tokenizers(model: ModelOptions) -> TwoTokenizers | None:
     limit = context_length(load_config(halves["encoder"]))
     encoder.model_max_length = min(encoder.model_max_length, limit or encoder.model_max_length)
     return TwoTokenizers(decoder, encoder)
+
+
+def end_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id of the token that ends what is written: the end of text, or what ends a text of an encoder."""
+    return tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+
+
+def start_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id of the token that a decoder begins with: that of the beginning, or else of the end of text."""
+    starts = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id)
+    return next((each for each in starts if each is not None), None)
