@@ -12,7 +12,7 @@ from keyword import iskeyword
 from typing import Any
 
 from finetune import artefact, usage
-from finetune.command_line import Command, Verb, take_apart
+from finetune.command_line import GENERATE, Command, Verb, take_apart
 from finetune.endings import ending, leave_group, say
 from finetune.errors import UserError
 from finetune.recipe_names import nearest
@@ -64,6 +64,7 @@ VERBS = {
         shows="finetune.showing:drawn",
         data=True,
     ),
+    "generate": GENERATE,
     "merge": Verb(
         "finetune.merging:merge",
         "Merge a run's adapter, or several, into the base: a run of its own, scored beside the first.",

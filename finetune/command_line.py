@@ -11,15 +11,19 @@ from finetune.errors import UserError
 from finetune.recipe_names import nearest
 from finetune.recipe_reading import Written
 
+GENERATION = {  # options of transformers' GenerationConfig
+    "max_new_tokens": int, "min_new_tokens": int, "num_beams": int, "temperature": float, "top_k": int, "top_p": float,
+    "repetition_penalty": float, "no_repeat_ngram_size": int, "length_penalty": float,
+}  # fmt: skip
 SWITCHES = (  # flags without a value
     *("overwrite", "print_config", "interpolate", "traverse", "dry_run"),
-    *("embeddings", "distill", "int8"),
+    *("embeddings", "distill", "int8", "do_sample"),
 )
 READS = {
     "rows": int, "count": int, "seed": int, "rounds": int,
     "tolerance": float, "density": float,
     "feed_forward": float, "heads": float, "zeros": float, "recover": float,
-    "grid": Path, "output": Path, "head": Path,
+    "grid": Path, "output": Path, "head": Path, "file": Path, "prompt": str, **GENERATION,
     "profile": str, "method": str, "weights": str, "to": str, "class": str, "importance": str,
 }  # fmt: skip
 SEVERAL = "runs"  # the position that takes one or more
@@ -37,6 +41,25 @@ class Verb:
     shows: str = ""  # "module:function" from what `call` returns to what is printed
     data: bool = False  # what it prints is for another program: all other words go to stderr
     hidden: bool = False  # for our own processes
+
+
+GENERATE = Verb(
+    "finetune.writing:generate",
+    "Let a run write: go on with a text, or answer one.",
+    ("run",),
+    {
+        "prompt": "the text that is gone on with, or answered",
+        "file": "FILE of rows instead, with the column that the run was trained on",
+        "output": "FILE.jsonl for the rows (else printed)",
+        "count": "texts for each prompt, where they are drawn (1)",
+        "seed": "the same one draws the same (13)",
+        "do_sample": "draw tokens; else the likeliest is taken each time",
+        **dict.fromkeys(GENERATION, "of GenerationConfig"),
+    },
+    overrides=True,
+    shows="finetune.writing:shown",
+    data=True,
+)
 
 
 @dataclass
@@ -130,6 +153,8 @@ def _example(verb: str, option: str) -> str:
         "tolerance": "1e-3",
         "density": "0.5",
         "head": "runs/my",
+        "prompt": '"Once upon a time"',
+        "file": "rows.jsonl",
         "method": "ties",
         "weights": "0.7,0.3",
         "class": "NAME",

@@ -213,6 +213,15 @@ class Task(ABC):
         """
         return {}
 
+    def reply(
+        self, model: PreTrainedModel, processor: Processor, rows: Dataset, options: dict[str, Any], size: int
+    ) -> list[str]:
+        """Return what the model writes for the text of each row, `size` at a time: it goes on with it, or answers it.
+
+        `options` are some of GenerationConfig, over those that the task has for itself.
+        """
+        raise UserError(f"task.kind: {self.kind} writes nothing for a prompt.")
+
     def embed(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         """Return what `answer` returns and, as "embedding", what the last layer sees: float32, shape (batch, width)."""
         raise UserError(f"task.kind: {self.kind} classifies nothing, and has no embeddings.")

@@ -35,6 +35,7 @@ LAYERS = (
         "reuse",
         "run",
         "showing",
+        "writing",
     ),
     (
         "publishing",

@@ -16,6 +16,7 @@ import yaml
 from finetune import published
 from finetune.cli import main
 from finetune.compressing.quantize import quantize
+from finetune.compressing.saving import TASKS as QUANTIZED
 from finetune.deriving import fingerprint
 from finetune.errors import CheckFailed, UserError
 from finetune.exporting import companion
@@ -23,9 +24,10 @@ from finetune.merging import merge
 from finetune.publication import publish
 
 REPO = "jane/made"
-TEXTS = {"text-classification": "bert", "causal-lm": "gpt2"}
+TEXTS = {"text-classification": "bert", "causal-lm": "gpt2", "seq2seq": "bart"}
 FIRST = [("text-classification", "lora")]
-DERIVED = [(kind, made) for kind, adapter in tiny.CELLS if adapter == "lora" for made in ("merged", "int8", "nf4")]
+LORA = [kind for kind, adapter in tiny.CELLS if adapter == "lora"]
+DERIVED = [(kind, made) for kind in LORA for made in ("merged", "int8", "nf4") if made != "int8" or kind in QUANTIZED]
 GRAPHS = ("text-classification", "image-classification", "causal-lm", "image-vae", "image-gan")
 CELLS = [pytest.param(*cell, marks=() if cell in FIRST else pytest.mark.slow) for cell in tiny.CELLS + DERIVED]
 

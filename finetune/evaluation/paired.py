@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import yaml
 from scipy.special import logit
 
 from finetune import artefact
 from finetune.evaluation.baselines import held_against
 from finetune.evaluation.bootstrap import bootstrap, with_gaps
 from finetune.evaluation.findings import Predictions
+from finetune.evaluation.generation import generation_rivals
 from finetune.evaluation.language import language_measure
+from finetune.evaluation.words import Cut
 
 if TYPE_CHECKING:
     from finetune.task import Scores
@@ -31,11 +34,13 @@ def paired_scores(run: Path, rival: Path, resamples: int, seed: int = 13) -> Sco
     if not all(path.exists() for path in paths):
         return None
     ours, theirs = map(Predictions.read, paths)
-    same = ("row_id", "text", "pair", "target", "tokens")
+    same = ("row_id", "text", "pair", "source", "target", "tokens")
     if ours.kind == "unknown" or any(ours.columns.get(name) != theirs.columns.get(name) for name in same):
         return None
     if ours.kind == "language":
         return _language(ours, theirs, resamples, seed)
+    if ours.kind == "written":
+        return _written(ours, theirs, _cut(rival), resamples, seed) | _language(ours, theirs, resamples, seed)
     labels = [name.removeprefix("p/") for name in ours.columns if name.startswith("p/")]
     if any(f"p/{label}" not in theirs.columns for label in labels) or len(theirs.columns) != len(ours.columns):
         return None
@@ -67,6 +72,22 @@ def _language(ours: Predictions, theirs: Predictions, resamples: int, seed: int)
         return known
 
     return bootstrap(with_gaps(measured(rival), measured(model), ("nll",)), len(tokens), resamples, seed)
+
+
+def _written(ours: Predictions, theirs: Predictions, cut: Cut, resamples: int, seed: int) -> Scores:
+    both = list(zip(*(held.columns["generated"] for held in (ours, theirs)), ours.columns["target"], strict=True))
+    told = [each for each in both if None not in each]  # beyond evaluate.generated nothing was written
+    if not told:
+        return {}
+    texts, rival, targets = (list(column) for column in zip(*told, strict=True))
+    return generation_rivals({"rival": rival}, texts, targets, cut, resamples, seed)["rival"]
+
+
+def _cut(run: Path) -> Cut:
+    """Return how a run's recipe cuts texts into words."""
+    recipe = yaml.safe_load((run / artefact.RECIPE).read_text(encoding="utf-8"))
+    found: Cut = recipe["task"].get("words") or "13a"
+    return found
 
 
 def _targets(held: Predictions, labels: list[str]) -> np.ndarray:

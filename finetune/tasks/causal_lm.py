@@ -202,6 +202,14 @@ class CausalLM(Task):
                 for text in self._continued(model, processor, prompt, min(TOGETHER, share - start))
             ]
 
+    def reply(
+        self, model: PreTrainedModel, processor: Any, rows: Dataset, options: dict[str, Any], size: int
+    ) -> list[str]:
+        from finetune.tasks.writing import PLAIN, continued
+
+        given = {**PLAIN, "max_new_tokens": self.sample_tokens, **options}
+        return continued(model, processor, rows, self.text, given, size)
+
     def _continued(
         self, model: PreTrainedModel, processor: PreTrainedTokenizerBase, prompt: str, count: int
     ) -> list[str]:

@@ -61,7 +61,7 @@ class Seq2Seq(Task):
         from finetune.evaluation.words import cut_for
         from finetune.tasks.writing import check_options
 
-        check_options(self.generation, "task.generation", sampling=False)
+        check_options(self.generation, "task.generation.", sampling=False)
         held = next((splits[name] for name in ("train", "validation", "test") if name in splits), None)
         if self.words is not None or held is None:
             return self
@@ -155,7 +155,26 @@ class Seq2Seq(Task):
         from finetune.tasks.writing import as_bytes, written
 
         given = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        return {"written": as_bytes(written(model, decoder_tokenizer(processor), given, self.writing))}
+        texts = written(model, decoder_tokenizer(processor), given, self.writing)
+        return {"written": as_bytes([text.strip() for text in texts])}
+
+    def reply(
+        self, model: PreTrainedModel, processor: Processor, rows: Dataset, options: dict[str, Any], size: int
+    ) -> list[str]:
+        from finetune.tasks.two_tokenizers import decoder_tokenizer
+        from finetune.tasks.writing import written
+
+        inputs = replace(self, target="").encode(rows, processor, "error").inputs
+        collate, texts = self.collator(processor), [""] * len(inputs)
+        order = sorted(range(len(inputs)), key=inputs["length"].__getitem__)  # texts of like length, for little padding
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            batch = collate([inputs[place] for place in part])
+            given = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+            found = written(model, decoder_tokenizer(processor), given, {**self.writing, **options})
+            for place, text in zip(part, found, strict=True):
+                texts[place] = text.strip()
+        return texts
 
     def score(self, answers: Answers, inputs: Dataset, resamples: int = 0) -> Scores:
         import numpy as np

@@ -9,6 +9,7 @@ from finetune.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
+    from datasets import Dataset
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,23 +33,26 @@ NOT_OPTIONS += ("num_return_sequences", "return_dict_in_generate", "transformers
 
 
 def check_options(given: Mapping[str, Any], option: str, sampling: bool) -> None:
-    """Raise UserError for what is no option of GenerationConfig, has a wrong value, or draws where it must not."""
+    """Raise UserError for what is no option of GenerationConfig, has a wrong value, or draws where it must not.
+
+    `option` is what stands before the names where they were written: "task.generation." or "--".
+    """
     from transformers import GenerationConfig
 
     known = {name for name in GenerationConfig().to_dict() if not name.startswith("_")} - set(NOT_OPTIONS)
     for name in given:
         if name not in known:
-            raise UserError(f"{option}.{name} is not an option of GenerationConfig.{did_you_mean(name, known)}")
+            raise UserError(f"{option}{name} is not an option of GenerationConfig.{did_you_mean(name, known)}")
     for name in ("max_new_tokens", "num_beams"):
         value = given.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{option}.{name}: {value!r} is not a whole number from 1 on.")
+            raise UserError(f"{option}{name}: {value!r} is not a whole number from 1 on.")
     if given.get("do_sample") and not sampling:
-        raise UserError(f"{option}.do_sample: drawn texts would make scores chance; leave it out.")
+        raise UserError(f"{option}do_sample: drawn texts would make scores chance; leave it out.")
     try:
         GenerationConfig(**{**PLAIN, **given}).validate(strict=True)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{option}: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{option.rstrip('.')}: {' '.join(str(error).split())[:200]}") from None
 
 
 def written(
@@ -73,7 +77,48 @@ def written(
     with torch.no_grad():
         out = inner.generate(**given, generation_config=settings)
     start = 0 if inner.config.is_encoder_decoder else given["input_ids"].shape[1]
-    return [str(text).strip() for text in tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)]
+    return [str(text) for text in tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)]
+
+
+def continued(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    column: str,
+    options: Mapping[str, Any],
+    size: int,
+) -> list[str]:
+    """Return how a decoder goes on with the texts of a column, which open a document; `size` of them at a time.
+
+    Texts of one length stand in a batch, so that none is padded and each is written as it would be alone.
+
+    Raises:
+        UserError: a text and `max_new_tokens` are more than the model can read.
+    """
+    import torch
+
+    from finetune.loading import context_length
+
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    limit, groups = context_length(model.config), dict[int, list[tuple[int, list[int]]]]()
+    for place, (text, row_id) in enumerate(zip(rows[column], rows["row_id"], strict=True)):
+        ids = list(tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"])
+        ids = ids if ids and ids[0] == start else [start, *ids]
+        if limit and len(ids) + options["max_new_tokens"] > limit:
+            raise UserError(
+                f"{row_id}: {len(ids)} tokens and max_new_tokens {options['max_new_tokens']} are more than the {limit} "
+                "that the model can read; give a shorter text or fewer new tokens."
+            )
+        groups.setdefault(len(ids), []).append((place, ids))
+    texts = [""] * len(rows)
+    for group in groups.values():
+        for first in range(0, len(group), size):
+            part = group[first : first + size]
+            given = torch.tensor([ids for _, ids in part], device=model.device)
+            found = written(model, tokenizer, {"input_ids": given, "attention_mask": torch.ones_like(given)}, options)
+            for (place, _), text in zip(part, found, strict=True):
+                texts[place] = text
+    return texts
 
 
 def as_bytes(texts: Sequence[str]) -> Tensor:
