@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -88,3 +90,9 @@ def test_blocks_hold_every_token_once_and_are_full_but_for_the_last(home) -> Non
     lengths = batch["labels"].ne(-100).sum(dim=1)
     assert lengths[:-1].eq(16).all()
     assert int(lengths.sum()) == sum(len(processor(text)["input_ids"]) + 1 for text in texts)
+
+
+def test_packed_blocks_under_eager_attention_make_a_run_that_reloads(run) -> None:
+    trained = run("causal-lm", task={"pack": True}, model={"attn_implementation": "eager"})
+
+    assert json.loads((trained / "reload.json").read_text())["same"]

@@ -122,13 +122,13 @@ class CausalLM(Task):
 
         from finetune.training.batching import block_causal_mask
 
-        config = extract_model_from_parallel(model).config
-        attention = config._attn_implementation
+        network = extract_model_from_parallel(model)
+        attention = network.config._attn_implementation
         if self.pack and attention not in ("sdpa", "eager"):
             raise UserError(
                 f"model.attn_implementation: {attention} knows no mask of documents; use sdpa or task.pack false."
             )
-        mask = block_causal_mask(batch["position_ids"], attention, config.dtype)
+        mask = block_causal_mask(batch["position_ids"], attention, network.dtype)  # the configuration's may be a word
         # Right padding under a causal mask touches no real token, so one document a row needs no mask at all.
         masked = {} if mask is None else {"attention_mask": mask}
         return model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **masked)
