@@ -100,13 +100,12 @@ def _tokenizer_text(processor: Processor) -> str:
 
 
 def _code_version(task: Any) -> str:
-    """Return a digest of the code that encodes: the task's file, and the rooms' files that it leans on."""
+    """Return a digest of the code that encodes: the task's file, and all that tasks here lean on."""
     import inspect
 
-    from finetune.tasks import blocks, images, labels, lengths, seq2seq_inputs
+    from finetune import tasks
 
-    rooms = (blocks, images, labels, lengths, seq2seq_inputs)
-    files = (inspect.getsourcefile(type(task)), *(each.__file__ for each in rooms))
+    files = (inspect.getsourcefile(type(task)), *sorted(Path(tasks.__file__).parent.glob("*.py")))
     return hashlib.sha256(b"".join(Path(name).read_bytes() for name in files if name)).hexdigest()
 
 

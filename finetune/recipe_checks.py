@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 WITHOUT_HEAD = {"causal-lm"}  # tasks whose model comes whole: nothing in it is new
-PRETRAINED = {"text-classification", "causal-lm", "text-vae", "seq2seq"}  # tasks that need a model's source
+PRETRAINED = {  # tasks that need a model's source
+    "text-classification",
+    "causal-lm",
+    "masked-lm",
+    "seq2seq",
+    "text-vae",
+}
 
 
 def check_together(recipe: Recipe) -> None:

@@ -24,7 +24,12 @@ from finetune.merging import merge
 from finetune.publication import publish
 
 REPO = "jane/made"
-TEXTS = {"text-classification": "bert", "causal-lm": "gpt2", "seq2seq": "bart"}
+TEXTS = {
+    "text-classification": "bert",
+    "causal-lm": "gpt2",
+    "masked-lm": "bert",
+    "seq2seq": "bart",
+}  # fmt: skip
 FIRST = [("text-classification", "lora")]
 LORA = [kind for kind, adapter in tiny.CELLS if adapter == "lora"]
 DERIVED = [(kind, made) for kind in LORA for made in ("merged", "int8", "nf4") if made != "int8" or kind in QUANTIZED]
@@ -53,7 +58,7 @@ def trained(run, kind: str, made: str) -> Path:
 
 @pytest.fixture
 def bases(hub, home):
-    for name in TEXTS.values():
+    for name in dict.fromkeys(TEXTS.values()):
         hub.upload(f"jane/{name}", home / name)
     return hub
 

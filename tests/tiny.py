@@ -181,6 +181,10 @@ TASKS: dict[str, dict[str, Any]] = {
         },
         "model": "bart",
     },
+    "masked-lm": {
+        "task": {"kind": "masked-lm", "block_size": 32, "pack": False, "prompts": ["the film was [MASK]"]},
+        "model": "bert",
+    },
     "text-vae": {
         "task": {"kind": "text-vae", "max_length": 48, "vocab_size": 300, "sample_tokens": 6, "free_bits": 0.5},
         "model": {

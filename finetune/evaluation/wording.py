@@ -22,7 +22,7 @@ HEADLINES = (  # the first two that exist
     "swd",
 )
 LESS_IS_BETTER = {
-    *("nll", "perplexity", "bits_per_byte", "mse", "mae", "hamming_loss"),
+    *("nll", "perplexity", "pseudo_perplexity", "bits_per_byte", "mse", "mae", "hamming_loss"),
     *("nelbo", "iw_nll", "reconstruction", "bits_per_dim"),
     *("fid", "kid", "fcd", "kcd", "swd", "c2st_features", "c2st_pixels", "self_bleu"),
 }
@@ -54,12 +54,14 @@ NAMES = {
     "kid": "KID (kernel Inception distance)",
     "kl": "KL (nats)",
     "mae": "mean absolute error",
+    "masked_accuracy": "hidden tokens told right",
     "mcc": "MCC",
     "memorisation": "memorisation (copies: towards 0)",
     "mse": "mean squared error",
     "nelbo": "−ELBO (nats)",
     "nll": "negative log-likelihood (nats)",
     "noise": "uniform noise",
+    "pseudo_perplexity": "pseudo-perplexity",
     "real": "real training images",
     "reconstruction": "reconstruction (nats)",
     "rouge1": "ROUGE-1",

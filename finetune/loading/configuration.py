@@ -79,6 +79,13 @@ def context_length(config: PreTrainedConfig) -> int | None:
     return rows
 
 
+def first_position(config: PreTrainedConfig) -> int:
+    """Return the position id of a text's first token: 0, but for the families that count from their padding id."""
+    if config.model_type not in POSITIONS_AFTER_PADDING:
+        return 0
+    return (getattr(config, "pad_token_id", None) or 0) + 1
+
+
 def _new_config(given: dict[str, Any], changes: dict[str, Any]) -> PreTrainedConfig:
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING

@@ -13,10 +13,12 @@ from finetune.loading.options import ModelOptions
 from finetune.loading.source import locate
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
 BYTES = 256
+MASKED = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
 
 def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
@@ -58,24 +60,57 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     Raises:
         UserError: `vocab_size` is below 257.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if vocab_size < BYTES + 1:
-        raise UserError(f"vocab_size: {vocab_size} is too small; the 256 bytes and {END_OF_TEXT} alone make 257.")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_byte_pairs(texts, vocab_size, [END_OF_TEXT]),
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def train_masked_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer for masked language models: [CLS] text [SEP], with [MASK] and [PAD] (id 0).
+
+    Otherwise as `train_tokenizer`; 260 means bytes alone. `[MASK]` takes the space before it, as RoBERTa's does, so
+    that it stands for a word in the midst of a text.
+
+    Raises:
+        UserError: `vocab_size` is below 260.
+    """
+    from tokenizers import AddedToken, processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = _byte_pairs(texts, vocab_size, list(MASKED.values()))
+    ends = [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
+    )
+    mask = AddedToken("[MASK]", lstrip=True, special=True, normalized=False)
+    backend.add_special_tokens([mask])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, **{**MASKED, "mask_token": mask}, clean_up_tokenization_spaces=False
+    )
+
+
+def _byte_pairs(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    """Return byte-level BPE learned from `texts`; its first ids are the special tokens, then the 256 bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    least = BYTES + len(special)
+    if vocab_size < least:
+        raise UserError(
+            f"vocab_size: {vocab_size} is too small; the 256 bytes and {', '.join(special)} alone make {least}."
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        clean_up_tokenization_spaces=False,
-    )
+    return tokenizer

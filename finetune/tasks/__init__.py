@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 TASKS: dict[str, str] = {
     "text-classification": "finetune.tasks.text_classification:TextClassification",
     "causal-lm": "finetune.tasks.causal_lm:CausalLM",
+    "masked-lm": "finetune.tasks.masked_lm:MaskedLM",
     "image-gan": "finetune.tasks.image_gan:ImageGAN",
     "image-vae": "finetune.tasks.image_vae:ImageVAE",
     "image-classification": "finetune.tasks.image_classification:ImageClassification",

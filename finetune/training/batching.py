@@ -63,6 +63,19 @@ def block_causal_mask(position_ids: Tensor, attention: str, dtype: torch.dtype) 
     return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
 
 
+def block_mask(position_ids: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
+    """Return the mask under which a token sees all of its own document and nothing else; for models without causality.
+
+    As `block_causal_mask`, which see. Padding whose positions are all 0 is a document a token: no row of the mask is
+    empty, so no attention is not a number.
+    """
+    document = (position_ids == 0).cumsum(dim=1)
+    seen = (document[:, :, None] == document[:, None, :])[:, None]
+    if attention == "sdpa":
+        return seen
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+
+
 def count_tokens(batch: dict[str, Any], lengths: list[int] | None, index: Tensor | None) -> int:
     """Return the tokens of a batch, without its padding: by the known lengths of its rows, else by its mask."""
     if lengths is not None and index is not None:
