@@ -81,8 +81,12 @@ def write_table(table: Dataset, path: Path) -> None:
     else:
         frame = table.to_pandas()
         for name in [name for name, values in table[:1].items() if isinstance(values[0], list)]:
-            frame[name] = ["|".join(map(str, parts)) for parts in frame[name]]
+            frame[name] = ["|".join(map(_cell, parts)) for parts in frame[name]]
         frame.to_csv(path, index=False)
+
+
+def _cell(part: Any) -> str:
+    return json.dumps(part, ensure_ascii=False) if isinstance(part, dict) else str(part)
 
 
 def write_picture(picture: Picture, path: Path) -> None:

@@ -120,6 +120,7 @@ def _facts(task: Any, encoded: dict[str, Encoded]) -> list[str]:
                 f"{name}: {facts['rows']:,} rows → {facts['inputs']:,} inputs, "
                 f"{facts['tokens']:,} {task.unit} ({cut}{dropped})"
             )
+            lines += [f"{name}: {said}" for said in facts.get("said", ())]
     return lines
 
 

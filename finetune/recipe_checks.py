@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 WITHOUT_HEAD = {"causal-lm"}  # tasks whose model comes whole: nothing in it is new
 PRETRAINED = {  # tasks that need a model's source
     "text-classification",
+    "token-classification",
     "causal-lm",
     "masked-lm",
     "seq2seq",

@@ -53,6 +53,7 @@ class Columns:
     image: str | None = (
         None  # holds an image; rows have it as bytes, size * size * channels of uint8 (see tasks/images)
     )
+    words: str | None = None  # that one of the texts which holds a list of words
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,22 @@ def sentences(count: int, seed: int) -> list[dict[str, str]]:
     return rows
 
 
+def tagged(count: int, seed: int) -> list[dict[str, list[str]]]:
+    """Return rows of words with tags in IOB2 that a tiny model can learn; some have two words, some meet."""
+    chooser = random.Random(seed)
+    rows = []
+    for number in range(count):
+        words, tags, before = [f"n{seed}x{number}"], ["O"], ""
+        for kind, known in chooser.sample([("PRAISE", GOOD), ("BLAME", BAD)] * 2, k=chooser.randint(1, 3)):
+            filler = chooser.choices(FILLER, k=chooser.randint(int(kind == before), 3))
+            span = chooser.choices(known, k=chooser.randint(1, 2))
+            words += filler + span
+            tags += ["O"] * len(filler) + [f"B-{kind}"] + [f"I-{kind}"] * (len(span) - 1)
+            before = kind
+        rows.append({"tokens": words, "ner_tags": tags})
+    return rows
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSONL."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -154,6 +170,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "task": {"kind": "text-classification", "max_length": 32},
         "model": "bert",
         "adapters": ("whole", "lora", "distilled", "regularised"),
+    },
+    "token-classification": {
+        "task": {"kind": "token-classification", "max_length": 16},
+        "model": "bert",
+        "rows": "{}-tags.jsonl",
+        "data": {"on_long": "window"},
     },
     "image-classification": {
         "task": {"kind": "image-classification", "flip": True},

@@ -35,6 +35,9 @@ def to_table(chunk: Chunk, request: Request, findings: Findings) -> tuple[pa.Tab
 
         if name == request.image:
             arrays[name] = image_array(values, note, request, findings)
+        elif name == request.words:
+            arrays[name] = words_array(values, note)
+            empty |= empty_texts(spoken(arrays[name]), bad, note, request.empty_texts)
         elif name in (*request.texts, request.target):
             arrays[name] = text_array(values, note)
             empty |= empty_texts(arrays[name], bad, note, request.empty_texts)
@@ -50,6 +53,7 @@ def to_table(chunk: Chunk, request: Request, findings: Findings) -> tuple[pa.Tab
 
 
 Note = Callable[[int, str], None]
+WORDS = 'a list of words, such as ["a", "word"]'
 
 
 def text_array(values: list[Any], note: Note) -> pa.Array:
@@ -57,6 +61,29 @@ def text_array(values: list[Any], note: Note) -> pa.Array:
     if set(map(type, values)) - {str}:
         values = [value if isinstance(value, str) else None for value in checked(values, (str,), "a text", note)]
     return string_array(values, note)
+
+
+def words_array(values: list[Any], note: Note) -> pa.Array:
+    """Return lists of words as Arrow lists of strings; what is none is noted and null."""
+    kept: list[list[str] | None] = []
+    for at, value in enumerate(checked(values, (list,), WORDS, note)):
+        odd = [word for word in value if type(word) is not str] if isinstance(value, list) else []
+        if odd:
+            note(at, f"holds {shown(odd[0], 30)} among its words; it must hold {WORDS}")
+        kept.append(value if isinstance(value, list) and not odd else None)
+    try:
+        return pa.array(kept, pa.list_(pa.string()))
+    except UnicodeEncodeError:
+        for at, words in enumerate(kept):
+            if any(word.encode(errors="ignore") != word.encode(errors="replace") for word in words or ()):
+                note(at, "holds half of a surrogate pair, which is no character")
+                kept[at] = None
+        return pa.array(kept, pa.list_(pa.string()))
+
+
+def spoken(words: pa.Array) -> pa.Array:
+    """Return each list of words as one text, null where it is null."""
+    return compute.binary_join(words, " ")
 
 
 def image_array(values: list[Any], note: Note, request: Request, findings: Findings) -> pa.Array:

@@ -32,6 +32,7 @@ class Request:
     streaming: bool = False  # a Hub data set is not downloaded whole
     target: str | None = None  # our name of the column that holds the text to be written
     image: str | None = None  # our name of the column that holds images
+    words: str | None = None  # our name of that text which is a list of words
     squares: ImageOptions = field(default_factory=ImageOptions)  # what becomes of them
 
     @property

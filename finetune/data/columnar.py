@@ -132,25 +132,34 @@ def of_dataset(
 def chunks(
     batches: Iterable[Any], schema: pa.Schema, columns: dict[str, str], request: Request, findings: Findings
 ) -> Iterator[Chunk]:
-    """Give chunks of Arrow tables or batches; numbers of a ClassLabel become names, its −1 (no label) None."""
+    """Give chunks of Arrow tables or batches; numbers of a ClassLabel (or a list of it) become names, −1 None."""
     written = b"huggingface" in (
         schema.metadata or {}
     )  # by the datasets library, which keeps the names of classes there
     features = datasets.Features.from_arrow_schema(schema) if written else {}
-    names = {
-        ours: features[theirs].names
-        for ours, theirs in columns.items()
-        if isinstance(features.get(theirs), datasets.ClassLabel)
+    classes = {ours: features.get(theirs) for ours, theirs in columns.items()}
+    names = {ours: each.names for ours, each in classes.items() if isinstance(each, datasets.ClassLabel)}
+    listed = {
+        ours: each.feature.names
+        for ours, each in classes.items()
+        if isinstance(each, datasets.List) and isinstance(each.feature, datasets.ClassLabel)
     }
     row = 0
     for batch in batches:
         values = {ours: batch.column(theirs).to_pylist() for ours, theirs in columns.items()}
         for ours, known in names.items():
-            values[ours] = [known[value] if value is not None and value >= 0 else None for value in values[ours]]
+            values[ours] = [named(value, known) for value in values[ours]]
+        for ours, known in listed.items():
+            values[ours] = [part and [named(value, known) for value in part] for part in values[ours]]
         yield Chunk(list(range(row + 1, row + 1 + len(batch))), values, names.get(request.label or ""))
         row += len(batch)
     if row == 0:
         findings.faults.add(request.piece.path, None, "holds no rows")
+
+
+def named(value: int | None, names: list[str]) -> str | None:
+    """Return the name of a class, None where a row has none."""
+    return names[value] if value is not None and value >= 0 else None
 
 
 def first_line(error: BaseException) -> str:

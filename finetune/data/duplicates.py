@@ -18,9 +18,11 @@ def normal_text(text: str) -> str:
     return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).casefold().split())
 
 
-def comparable(value: str | bytes) -> str:
-    """Return what equal texts, or equal images, have in common and others have not."""
-    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else normal_text(value)
+def comparable(value: str | bytes | list[str]) -> str:
+    """Return what equal texts, lists of words, or images have in common and others have not."""
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    return normal_text(value if isinstance(value, str) else " ".join(value))
 
 
 def thing(table: pa.Table, texts: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from finetune.data.arrays import read_idx, read_npz
 from finetune.data.checks import to_table
 from finetune.data.chunks import Chunk, Findings, Request
 from finetune.data.columnar import read_arrow, read_hub, read_parquet, read_saved
+from finetune.data.conll import read_conll
 from finetune.data.delimited import read_delimited
 from finetune.data.files import Piece, fingerprint
 from finetune.data.imagefiles import read_images
@@ -27,6 +28,7 @@ READERS: dict[str, Callable[[Request, Findings], Iterator[Chunk]]] = {
     "tsv": read_delimited,
     "json": read_json,
     "text": read_text,
+    "conll": read_conll,
     "parquet": read_parquet,
     "arrow": read_arrow,
     "npz": read_npz,
@@ -35,6 +37,9 @@ READERS: dict[str, Callable[[Request, Findings], Iterator[Chunk]]] = {
     "folder": read_saved,
     "hub": read_hub,
 }
+
+
+BY_LINES = ("text", "tsv")  # read as CoNLL's form where the task reads words
 
 
 @dataclass
@@ -68,8 +73,9 @@ def request_for(
                 near = did_you_mean(name, wanted)
                 raise UserError(f"{where}.{name}: the task reads no such column, but {', '.join(wanted)}.{near}")
     names = {**options.columns, **piece.source.columns}
+    by_words = columns.words is not None and piece.format in BY_LINES
     return Request(
-        piece=piece,
+        piece=replace(piece, format="conll") if by_words else piece,
         columns={name: names.get(name, name) for name in wanted},
         texts=columns.texts,
         label=columns.label,
@@ -80,6 +86,7 @@ def request_for(
         empty_texts=options.empty_texts,
         streaming=options.streaming and piece.split == "train",
         image=columns.image,
+        words=columns.words,
         squares=options.image or ImageOptions(),
     )
 
@@ -103,6 +110,10 @@ def unreadable(request: Request) -> str | None:
     """Return why a file's format cannot hold what the task reads, or None."""
     if request.piece.format in ("npz", "idx", "images") and request.image is None:
         return f"holds images, and the task reads {', '.join(request.texts)}; name a file of texts"
+    if request.piece.format == "conll" and request.words is None:
+        return f"holds a word a line, and the task reads {', '.join(request.texts) or 'images'}; name another file"
+    if request.piece.format == "csv" and request.words is not None:
+        return f'is CSV, which has no lists, and "{request.words}" is one of words; use JSONL, Parquet or CoNLL files'
     if request.image is not None and request.piece.format == "text":
         return "is plain text, and the task reads images; name a folder of images, or CSV or JSONL with their paths"
     return None

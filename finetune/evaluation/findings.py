@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from finetune.evaluation.metrics.confusion_matrix import confusion_matrix
+from finetune.evaluation.metrics.span_f1 import spans_of
 
 SHOWN_TEXT = 420  # characters of a text that the report shows
 MISTAKES = 20
 CONFUSIONS = 20
+SHOWN_SPANS = 8  # of a row that the report shows
 QUANTILES = 5
 
 
@@ -33,13 +35,15 @@ class Predictions:
 
     @property
     def kind(self) -> str:
-        """Say which they are: "written", "language", "regression", "multi", "single", or "unknown" without targets."""
+        """Say which they are: "written", "language", "regression", "multi", "single", "tags"; "unknown" without targets."""
         if "generated" in self.columns:
             return "written" if "nll" in self.columns else "unknown"
         if "nll" in self.columns:
             return "language"
         if not self.columns.get("target"):
             return "unknown"
+        if "words" in self.columns:
+            return "tags"
         first = self.columns["target"][0]
         return "multi" if isinstance(first, list) else "single" if isinstance(first, str) else "regression"
 
@@ -52,7 +56,7 @@ class Predictions:
     def right(self) -> np.ndarray:
         """Return whether each row's answer is wholly right."""
         pairs = zip(self.columns["prediction"], self.columns["target"], strict=True)
-        return np.array([_same(said, meant) for said, meant in pairs])
+        return np.array([_same(said, meant, self.kind == "tags") for said, meant in pairs])
 
     def worst(self) -> list[dict[str, Any]]:
         """Return the rows that the model was surest of and wrong about, worst first."""
@@ -75,10 +79,25 @@ class Predictions:
         for name in ("text", "pair", "source", "generated", "target"):
             if isinstance(row.get(name), str) and len(row[name]) > SHOWN_TEXT:
                 row[name] = row[name][:SHOWN_TEXT] + " …"
+        if self.kind == "tags":
+            row |= {name: ", ".join(told[:SHOWN_SPANS]) or "(none)" for name, told in self._differing(place).items()}
         for name in ("target", "prediction"):
             if isinstance(row.get(name), list):
                 row[name] = ", ".join(row[name]) or "(none)"
         return row
+
+    def _differing(self, place: int) -> dict[str, list[str]]:
+        """Return the spans of a row that were missed, and those that were wrongly said; without spans, its words."""
+        words, held = self.columns["words"][place], {}
+        for name in ("target", "prediction"):
+            tags, told = self.columns[name][place], dict[Any, str]()
+            if "spans" in self.columns:
+                told |= {span: f"{' '.join(words[span.start : span.end])} → {span.kind}" for span in spans_of(tags)}
+            else:
+                told |= {(number, tag): f"{words[number]} → {tag}" for number, tag in enumerate(tags)}
+            held[name] = told
+        shared = held["target"].keys() & held["prediction"].keys()
+        return {name: [text for key, text in told.items() if key not in shared] for name, told in held.items()}
 
     def reliability(self) -> tuple[list[dict[str, float]], float]:
         """Return bins of confidence, and the expected calibration error over ten equal bins.
@@ -127,8 +146,8 @@ def confusions(matrix: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]
     ]
 
 
-def _same(said: Any, meant: Any) -> bool:
-    return set(said) == set(meant) if isinstance(meant, list) else said == meant
+def _same(said: Any, meant: Any, ordered: bool = False) -> bool:
+    return set(said) == set(meant) if isinstance(meant, list) and not ordered else said == meant
 
 
 def _share(right: np.ndarray) -> dict[str, float]:

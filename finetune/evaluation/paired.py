@@ -15,6 +15,8 @@ from finetune.evaluation.bootstrap import bootstrap, with_gaps
 from finetune.evaluation.findings import Predictions
 from finetune.evaluation.generation import generation_rivals
 from finetune.evaluation.language import language_measure
+from finetune.evaluation.metrics.span_f1 import OUTSIDE
+from finetune.evaluation.tagging import GAPS, tagging_measure
 from finetune.evaluation.words import Cut
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def paired_scores(run: Path, rival: Path, resamples: int, seed: int = 13) -> Sco
         return _language(ours, theirs, resamples, seed)
     if ours.kind == "written":
         return _written(ours, theirs, _cut(rival), resamples, seed) | _language(ours, theirs, resamples, seed)
+    if ours.kind == "tags":
+        return _tags(ours, theirs, resamples, seed)
     labels = [name.removeprefix("p/") for name in ours.columns if name.startswith("p/")]
     if any(f"p/{label}" not in theirs.columns for label in labels) or len(theirs.columns) != len(ours.columns):
         return None
@@ -88,6 +92,21 @@ def _cut(run: Path) -> Cut:
     recipe = yaml.safe_load((run / artefact.RECIPE).read_text(encoding="utf-8"))
     found: Cut = recipe["task"].get("words") or "13a"
     return found
+
+
+def _tags(ours: Predictions, theirs: Predictions, resamples: int, seed: int) -> Scores | None:
+    spans, meant = "spans" in ours.columns, ours.columns["target"]
+    every = [
+        tag
+        for held in (ours, theirs)
+        for name in ("prediction", "target")
+        for tags in held.columns[name]
+        for tag in tags
+    ]
+    known = sorted({str(tag) for tag in every if tag is not None})
+    names = sorted({tag.partition("-")[2] for tag in known if tag != OUTSIDE}) if spans else known
+    model, rival = (tagging_measure(each.columns["prediction"], meant, names, spans) for each in (ours, theirs))
+    return bootstrap(with_gaps(rival, model, GAPS[spans]), len(meant), resamples, seed)
 
 
 def _targets(held: Predictions, labels: list[str]) -> np.ndarray:

@@ -130,7 +130,9 @@ def _gaps(baselines: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _classes(scores: dict[str, Any], labels: list[str]) -> list[dict[str, Any]]:
-    """Return each class with its scores, weakest first; those without test rows last."""
+    """Return each class, or kind of span, with its scores, weakest first; those without test rows last."""
+    if "span_f1" in scores:
+        labels = [name.partition("/")[2] for name in scores if name.startswith("recall/")]
     rows = [
         {"label": label, **{kind: scores.get(f"{kind}/{label}") for kind in ("precision", "recall", "f1")}}
         for label in labels
@@ -182,7 +184,7 @@ def _answers(run: Path) -> dict[str, Any]:
         return found
     found["worst"] = predictions.worst()
     found["written"] = predictions.first() if predictions.kind == "written" else []
-    if predictions.kind in ("single", "multi"):
+    if predictions.kind in ("single", "multi", "tags"):
         found["figures"] += _classifier_figures(predictions)
     if predictions.kind == "single":
         labels = artefact.read_json(run / artefact.LABELS)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, str] = {
     "text-classification": "finetune.tasks.text_classification:TextClassification",
+    "token-classification": "finetune.tasks.token_classification:TokenClassification",
     "causal-lm": "finetune.tasks.causal_lm:CausalLM",
     "masked-lm": "finetune.tasks.masked_lm:MaskedLM",
     "image-gan": "finetune.tasks.image_gan:ImageGAN",

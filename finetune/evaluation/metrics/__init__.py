@@ -37,6 +37,7 @@ METRICS: dict[str, str] = {
     "perplexity": "finetune.evaluation.metrics.perplexity:Perplexity",
     "prdc": "finetune.evaluation.metrics.prdc:Prdc",
     "rouge": "finetune.evaluation.metrics.rouge:Rouge",
+    "span_f1": "finetune.evaluation.metrics.span_f1:SpanF1",
     "spearman": "finetune.evaluation.metrics.spearman:Spearman",
     "subset_accuracy": "finetune.evaluation.metrics.subset_accuracy:SubsetAccuracy",
     "swd": "finetune.evaluation.metrics.swd:Swd",
