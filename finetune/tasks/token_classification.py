@@ -93,6 +93,12 @@ class TokenClassification(Task):
         if self.labels is None:
             return whole, counts
         unknown = [name for name in self.labels if name not in whole]
+        foreign = [name for name in unknown if name[:1] in tag_schemes.ENDINGS and name[1:2] == "-"]
+        if foreign:
+            raise UserError(
+                f"task.labels: {foreign[0]} is of {tag_schemes.ENDINGS[foreign[0][0]]}, and labels are learned in IOB2; "
+                "leave task.labels out, and name tags in the rows instead of numbering them."
+            )
         if unknown:
             label_rules.check_variety(counts, unknown, "multi", self.tags)
         return (*self.labels, *(name for name in whole if name not in self.labels)), counts
