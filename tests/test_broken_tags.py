@@ -57,7 +57,7 @@ CASES: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
     ("missing-column", {"train.jsonl": GOOD.replace("ner_tags", "ner_tag")}, {}, "Did you mean ner_tag"),
     ("label-that-is-not-there", {}, {"task": {"labels": ["O", "B-PLACE"]}}, "B-PLACE"),
     ("labels-of-another-scheme", {"train.jsonl": jsonl(row(["a", "b"], [0, 1]), row(["c"], [0]))},
-     {"task": {"labels": ["O", "S-X", "B-X"]}}, "S-X is of IOBES, and labels are learned in IOB2"),
+     {"task": {"labels": ["O", "S-X", "B-X"]}}, "S-X is no label of IOB2"),
     ("csv", {"train.csv": "tokens,ner_tags\na,O\n"}, {"data": {"train": "train.csv"}}, "has no lists"),
     ("ragged", {"train.conll": "a O\nb\n"}, {"data": PLACES}, r"train\.conll:2: 1 column"),
     ("ragged-after-tabs", {"train.conll": "a\tO\nb c\tO\nd O\n"}, {"data": PLACES}, r"train\.conll:3: 1 column"),

@@ -96,7 +96,7 @@ class TokenClassification(Task):
         foreign = [name for name in unknown if name[:1] in tag_schemes.ENDINGS and name[1:2] == "-"]
         if foreign:
             raise UserError(
-                f"task.labels: {foreign[0]} is of {tag_schemes.ENDINGS[foreign[0][0]]}, and labels are learned in IOB2; "
+                f"task.labels: {foreign[0]} is no label of IOB2, in which spans are learned; "
                 "leave task.labels out, and name tags in the rows instead of numbering them."
             )
         if unknown:
