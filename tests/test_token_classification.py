@@ -269,7 +269,7 @@ def test_a_tiny_bert_learns_the_spans_and_the_report_shows_what_was_missed(run, 
     )  # fmt: skip
 
     scores = json.loads((trained / "scores.json").read_text())
-    assert scores["test"]["span_f1"]["value"] > 0.4
+    assert scores["test"]["span_f1"]["value"] > 0.8
     report = (trained / "report.html").read_text()
     assert "span F1" in report
     assert "PRAISE" in report

@@ -33,7 +33,7 @@ def tagged(count: int, seed: int) -> list[dict[str, list[str]]]:
         words, tags, before = [f"n{seed}x{number}"], ["O"], ""
         for kind, known in chooser.sample([("PRAISE", GOOD), ("BLAME", BAD)] * 2, k=chooser.randint(1, 3)):
             filler = chooser.choices(FILLER, k=chooser.randint(int(kind == before), 3))
-            span = chooser.choices(known, k=chooser.randint(1, 2))
+            span = [chooser.choice(known[:5]), *chooser.choices(known[5:], k=chooser.randint(0, 1))]
             words += filler + span
             tags += ["O"] * len(filler) + [f"B-{kind}"] + [f"I-{kind}"] * (len(span) - 1)
             before = kind
