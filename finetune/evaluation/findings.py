@@ -35,7 +35,7 @@ class Predictions:
 
     @property
     def kind(self) -> str:
-        """Say which: "written", "language", "regression", "multi", "single", "tags"; "unknown" without targets."""
+        """Say which they are: "written", "language", "regression", "multi", "single", "tags"; else "unknown"."""
         if "generated" in self.columns:
             return "written" if "nll" in self.columns else "unknown"
         if "nll" in self.columns:
