@@ -47,7 +47,7 @@ def gap(task: Task, pairs: Iterable[tuple[Tensor, Tensor]]) -> Gap:
 def _answers(task: Task) -> Callable[[Tensor], Tensor] | None:
     """Return the function from logits to what a task answers, shape (batch, …); None for numbers and images."""
     problem = getattr(task, "problem", "single")
-    if task.targets != "labels" or problem in ("regression", "tags"):  # tags: of every token, padding among them
+    if task.targets != "labels" or problem in ("regression", "tags", "answers"):  # of every token, padding too
         return None
     if problem == "multi":
         return lambda logits: logits > 0

@@ -14,6 +14,7 @@ WITHOUT_HEAD = {"causal-lm"}  # tasks whose model comes whole: nothing in it is 
 PRETRAINED = {  # tasks that need a model's source
     "text-classification",
     "token-classification",
+    "question-answering",
     "causal-lm",
     "masked-lm",
     "seq2seq",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,9 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
     trainer.train(resume_from_checkpoint=not recipe.train.overwrite)
     trained = time.time()
     answers = _answers(prepared, trainer)
+    settled = recipe.task.settled(answers, {name: prepared.encoded[name].inputs for name in answers})
+    recipe = replace(recipe, task=settled)
+    prepared = replace(prepared, recipe=recipe)
     trainer.save_model(str(run))
     # Every rank answers, for a model whose weights are sharded; the first writes.
     kept, after = reference(prepared, trainer), samples(recipe, trained_model(trainer), prepared.processor)

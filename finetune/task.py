@@ -54,6 +54,7 @@ class Columns:
         None  # holds an image; rows have it as bytes, size * size * channels of uint8 (see tasks/images)
     )
     words: str | None = None  # that one of the texts which holds a list of words
+    passage: str | None = None  # that one of the texts in which the label, answers with their places, must be found
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,10 @@ class Task(ABC):
     def embed(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         """Return what `answer` returns and, as "embedding", what the last layer sees: float32, shape (batch, width)."""
         raise UserError(f"task.kind: {self.kind} classifies nothing, and has no embeddings.")
+
+    def settled(self, answers: dict[str, Answers], inputs: dict[str, Dataset]) -> Task:
+        """Return this task with what answers to validation decide filled in, after training; it is the run's then."""
+        return self
 
     @abstractmethod
     def score(self, answers: Answers, inputs: Dataset, resamples: int = 0) -> Scores:

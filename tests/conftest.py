@@ -29,6 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, count, seed in (("train", 64, 1), ("validation", 18, 2), ("test", 22, 3)):
         tiny.write_rows(folder / f"{name}.jsonl", tiny.sentences(count, seed))
         tiny.write_rows(folder / f"{name}-tags.jsonl", tiny.tagged(count, seed))
+        tiny.write_rows(folder / f"{name}-questions.jsonl", tiny.questions(count, seed))
         tiny.write_images(folder / f"{name}.npz", count, seed)
     return folder
 

@@ -27,6 +27,7 @@ REPO = "jane/made"
 TEXTS = {
     "text-classification": "bert",
     "token-classification": "bert",
+    "question-answering": "bert",
     "causal-lm": "gpt2",
     "masked-lm": "bert",
     "seq2seq": "bart",

@@ -275,3 +275,8 @@ def test_a_tiny_bert_learns_the_spans_and_the_report_shows_what_was_missed(run, 
     assert "PRAISE" in report
     history = json.loads((trained / "history.json").read_text())
     assert any("eval_span_f1" in record for record in history)
+
+
+def test_learned_tokens_in_front_are_refused_where_every_token_has_an_answer(run):
+    with pytest.raises(UserError, match="would answer for learned tokens too"):
+        run("token-classification", adapter={"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4})

@@ -41,6 +41,22 @@ def tagged(count: int, seed: int) -> list[dict[str, list[str]]]:
     return rows
 
 
+def questions(count: int, seed: int) -> list[dict[str, Any]]:
+    """Return rows of question, context and answers that a tiny model can learn; one in eight has no answer."""
+    chooser = random.Random(seed)
+    rows = []
+    for number in range(count):
+        asked, known, others = [("my film", GOOD, BAD), ("its story", BAD, GOOD)][number % 2]
+        answer = " ".join([chooser.choice(known[:5]), *chooser.choices(known[5:], k=chooser.randint(0, 1))])
+        before, after = (" ".join(chooser.choices(FILLER, k=chooser.randint(1, 7))) for _ in range(2))
+        missing = number % 8 == 7
+        context = f"n{seed}x{number} {before} {chooser.choice(others) if missing else answer} {after}"
+        found = {} if missing else {answer: context.index(f" {answer} ") + 1}
+        rows.append({"question": asked, "context": context,
+                     "answers": {"text": list(found), "answer_start": list(found.values())}})  # fmt: skip
+    return rows
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSONL."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -175,6 +191,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "task": {"kind": "token-classification", "max_length": 16},
         "model": "bert",
         "rows": "{}-tags.jsonl",
+        "data": {"on_long": "window"},
+    },
+    "question-answering": {
+        "task": {"kind": "question-answering", "max_length": 16, "stride": 4, "max_answer_length": 4},
+        "model": "bert",
+        "rows": "{}-questions.jsonl",
         "data": {"on_long": "window"},
     },
     "image-classification": {

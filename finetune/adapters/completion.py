@@ -88,4 +88,5 @@ def _task_type(config: Any, model: PreTrainedModel) -> Any:
     found = next((task for task, table in tables.items() if name in table.values()), None)
     if config.task_type not in (None, found):
         raise UserError(f"adapter.task_type: {config.task_type} does not fit {name}; leave it out, it is set to fit.")
-    return found
+    # PEFT 0.21's model for question answering passes no token_type_ids on: question and text would be one.
+    return None if found == TaskType.QUESTION_ANS else found

@@ -50,6 +50,16 @@ def check_method(kind: str, model: PreTrainedModel, heads: list[str]) -> None:
             f"adapter.peft_type: {kind} trains no new module, and {', '.join(heads)} would stay random; "
             "LORA trains them (and tokens too, with trainable_token_indices)."
         )
+    if kind in EMBEDDED_PROMPTS and _is_of(model, "TOKEN_CLASSIFICATION"):
+        raise UserError(
+            f"adapter.peft_type: with {kind}, {type(model).__name__} would answer for learned tokens too, and what it "
+            f"says would be of other tokens than a row's; use {' or '.join(sorted(PREFIXES))}, or LORA."
+        )
+    if kind in EMBEDDED_PROMPTS | PREFIXES and _is_of(model, "QUESTION_ANSWERING"):
+        raise UserError(
+            f"adapter.peft_type: with {kind}, PEFT tells {type(model).__name__} not which tokens are the question's; "
+            "use LORA."
+        )
     if kind in EMBEDDED_PROMPTS and _pools_last_token(model):
         raise UserError(
             f"adapter.peft_type: with {kind}, {type(model).__name__} would classify by its padding (transformers finds "
@@ -64,6 +74,14 @@ def check_layers(kind: str, model: PreTrainedModel, transposed: bool) -> None:
             f"adapter.peft_type: {kind} cannot change the Conv1D layers of {type(model).__name__}; "
             "LORA, ADALORA, IA3, VERA and LN_TUNING can."
         )
+
+
+def _is_of(model: PreTrainedModel, head: str) -> bool:
+    """Say whether the model has a head of a kind that transformers knows: "TOKEN_CLASSIFICATION" and so on."""
+    from transformers.models.auto import modeling_auto
+
+    known: dict[str, str] = getattr(modeling_auto, f"MODEL_FOR_{head}_MAPPING_NAMES")
+    return type(model).__name__ in known.values()
 
 
 def _pools_last_token(model: PreTrainedModel) -> bool:

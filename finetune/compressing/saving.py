@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
     from finetune.task import Processor
 
-TASKS = ("text-classification", "token-classification", "causal-lm")
+TASKS = ("text-classification", "token-classification", "question-answering", "causal-lm")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as compute
 
+from finetune.data.answers import answers_array
 from finetune.data.chunks import Chunk, Findings, Request
 from finetune.data.faults import shown
 
@@ -41,6 +42,8 @@ def to_table(chunk: Chunk, request: Request, findings: Findings) -> tuple[pa.Tab
         elif name in (*request.texts, request.target):
             arrays[name] = text_array(values, note)
             empty |= empty_texts(arrays[name], bad, note, request.empty_texts)
+        elif name == request.label and request.passage is not None:
+            arrays[name] = answers_array(values, chunk.columns[request.passage], note, name in request.optional)
         elif name == request.label:
             arrays[name] = label_array(values, note, may_miss=name in request.optional)
         else:

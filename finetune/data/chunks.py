@@ -33,6 +33,7 @@ class Request:
     target: str | None = None  # our name of the column that holds the text to be written
     image: str | None = None  # our name of the column that holds images
     words: str | None = None  # our name of that text which is a list of words
+    passage: str | None = None  # our name of that text in which the label's answers stand
     squares: ImageOptions = field(default_factory=ImageOptions)  # what becomes of them
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 from finetune.data.chunks import Chunk, Findings, Request, present_columns
 from finetune.data.decoding import open_text
 from finetune.data.faults import listed, shown
+from finetune.data.squad import nested, read_squad
 
 BLANK = re.compile(r"[ \t\r\n]*")  # white space as JSON has it
 
@@ -25,6 +26,8 @@ def read_json(request: Request, findings: Findings) -> Iterator[Chunk]:
             skipped += 1
         if not first.strip():
             faults.add(path, None, "is empty")
+        elif request.passage is not None and nested(first):
+            yield from read_squad(first + "".join(lines), skipped, request, findings)
         elif first.lstrip().startswith("["):
             text = "\n" * skipped + first + "".join(lines)
             yield from collect(array_objects(text, request, findings), request, findings)

@@ -87,6 +87,7 @@ def request_for(
         streaming=options.streaming and piece.split == "train",
         image=columns.image,
         words=columns.words,
+        passage=columns.passage,
         squares=options.image or ImageOptions(),
     )
 
@@ -114,6 +115,8 @@ def unreadable(request: Request) -> str | None:
         return f"holds a word a line, and the task reads {', '.join(request.texts) or 'images'}; name another file"
     if request.piece.format == "csv" and request.words is not None:
         return f'is CSV, which has no lists, and "{request.words}" is one of words; use JSONL, Parquet or CoNLL files'
+    if request.piece.format in ("csv", "tsv") and request.passage is not None and request.label in request.columns:
+        return f'has cells, and "{request.label}" is a list of answers with their places; use JSON, JSONL or Parquet'
     if request.image is not None and request.piece.format == "text":
         return "is plain text, and the task reads images; name a folder of images, or CSV or JSONL with their paths"
     return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.evaluation.metrics.answer_f1 import exact_match
 from finetune.evaluation.metrics.confusion_matrix import confusion_matrix
 from finetune.evaluation.metrics.span_f1 import spans_of
 
@@ -35,7 +36,7 @@ class Predictions:
 
     @property
     def kind(self) -> str:
-        """Say which they are: "written", "language", "regression", "multi", "single", "tags"; else "unknown"."""
+        """Say which: "written", "language", "regression", "multi", "single", "tags", "answers"; else "unknown"."""
         if "generated" in self.columns:
             return "written" if "nll" in self.columns else "unknown"
         if "nll" in self.columns:
@@ -44,6 +45,8 @@ class Predictions:
             return "unknown"
         if "words" in self.columns:
             return "tags"
+        if "question" in self.columns:
+            return "answers"
         first = self.columns["target"][0]
         return "multi" if isinstance(first, list) else "single" if isinstance(first, str) else "regression"
 
@@ -55,7 +58,9 @@ class Predictions:
 
     def right(self) -> np.ndarray:
         """Return whether each row's answer is wholly right."""
-        pairs = zip(self.columns["prediction"], self.columns["target"], strict=True)
+        pairs = list(zip(self.columns["prediction"], self.columns["target"], strict=True))
+        if self.kind == "answers":
+            return np.array([exact_match(said, meant) > 0 for said, meant in pairs])
         return np.array([_same(said, meant, self.kind == "tags") for said, meant in pairs])
 
     def worst(self) -> list[dict[str, Any]]:
@@ -79,6 +84,9 @@ class Predictions:
         for name in ("text", "pair", "source", "generated", "target"):
             if isinstance(row.get(name), str) and len(row[name]) > SHOWN_TEXT:
                 row[name] = row[name][:SHOWN_TEXT] + " …"
+        if self.kind == "answers":
+            row |= {"text": f"{row['question']}\n\n{row['text']}", "prediction": row["prediction"] or "(none)"}
+            row["target"] = list(dict.fromkeys(row["target"]))
         if self.kind == "tags":
             row |= {name: ", ".join(told[:SHOWN_SPANS]) or "(none)" for name, told in self._differing(place).items()}
         for name in ("target", "prediction"):

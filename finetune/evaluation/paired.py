@@ -10,6 +10,7 @@ import yaml
 from scipy.special import logit
 
 from finetune import artefact
+from finetune.evaluation.answering import rival_scores
 from finetune.evaluation.baselines import held_against
 from finetune.evaluation.bootstrap import bootstrap, with_gaps
 from finetune.evaluation.findings import Predictions
@@ -36,7 +37,7 @@ def paired_scores(run: Path, rival: Path, resamples: int, seed: int = 13) -> Sco
     if not all(path.exists() for path in paths):
         return None
     ours, theirs = map(Predictions.read, paths)
-    same = ("row_id", "text", "pair", "source", "target", "tokens")
+    same = ("row_id", "text", "pair", "source", "question", "target", "tokens")
     if ours.kind == "unknown" or any(ours.columns.get(name) != theirs.columns.get(name) for name in same):
         return None
     if ours.kind == "language":
@@ -45,6 +46,9 @@ def paired_scores(run: Path, rival: Path, resamples: int, seed: int = 13) -> Sco
         return _written(ours, theirs, _cut(rival), resamples, seed) | _language(ours, theirs, resamples, seed)
     if ours.kind == "tags":
         return _tags(ours, theirs, resamples, seed)
+    if ours.kind == "answers":
+        said = [each.columns["prediction"] for each in (theirs, ours)]
+        return rival_scores({"rival": said[0]}, said[1], ours.columns["target"], resamples, seed)["rival"]
     labels = [name.removeprefix("p/") for name in ours.columns if name.startswith("p/")]
     if any(f"p/{label}" not in theirs.columns for label in labels) or len(theirs.columns) != len(ours.columns):
         return None

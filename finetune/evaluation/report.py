@@ -184,7 +184,7 @@ def _answers(run: Path) -> dict[str, Any]:
         return found
     found["worst"] = predictions.worst()
     found["written"] = predictions.first() if predictions.kind == "written" else []
-    if predictions.kind in ("single", "multi", "tags"):
+    if predictions.kind in ("single", "multi", "tags", "answers"):
         found["figures"] += _classifier_figures(predictions)
     if predictions.kind == "single":
         labels = artefact.read_json(run / artefact.LABELS)

@@ -10,6 +10,8 @@ HEADLINES = (  # the first two that exist
     "fcd",
     "coverage",
     "span_f1",
+    "answer_f1",
+    "exact_match",
     "accuracy",
     "macro_f1",
     "micro_f1",
@@ -30,6 +32,9 @@ LESS_IS_BETTER = {
 # Of generated images.
 OF_SETS = ("fid", "kid", "fcd", "kcd", "coverage", "density", "cs", "c2st_features", "c2st_pixels", "swd")
 NAMES = {
+    "answer_f1": "F1 of the answers",
+    "answered_answer_f1": "F1 where there is an answer",
+    "answered_exact_match": "exact match where there is an answer",
     "auroc": "AUROC",
     "bits_per_byte": "bits per byte",
     "bits_per_dim": "bits per dimension",
@@ -54,6 +59,9 @@ NAMES = {
     "kcd": "KCD (kernel classifier distance)",
     "kid": "KID (kernel Inception distance)",
     "kl": "KL (nats)",
+    "never": "no answer to anything",
+    "no_answer_accuracy": "accuracy where there is no answer",
+    "overlap": "a name in the sentence most like the question",
     "lookup": "each word's most frequent tag",
     "mae": "mean absolute error",
     "masked_accuracy": "hidden tokens told right",

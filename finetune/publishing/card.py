@@ -143,7 +143,7 @@ def _found(run: Path) -> dict[str, Any]:
     predictions = Predictions.read(run / artefact.PREDICTIONS)
     if predictions.kind == "single":
         found["calibration"] = predictions.reliability()[1]
-    if predictions.kind in ("single", "multi", "tags"):
+    if predictions.kind in ("single", "multi", "tags", "answers"):
         found["lengths"] = predictions.by_length()
     return found
 

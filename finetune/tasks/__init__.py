@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 TASKS: dict[str, str] = {
     "text-classification": "finetune.tasks.text_classification:TextClassification",
     "token-classification": "finetune.tasks.token_classification:TokenClassification",
+    "question-answering": "finetune.tasks.question_answering:QuestionAnswering",
     "causal-lm": "finetune.tasks.causal_lm:CausalLM",
     "masked-lm": "finetune.tasks.masked_lm:MaskedLM",
     "image-gan": "finetune.tasks.image_gan:ImageGAN",

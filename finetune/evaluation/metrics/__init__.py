@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 METRICS: dict[str, str] = {
     "accuracy": "finetune.evaluation.metrics.accuracy:Accuracy",
     "active_units": "finetune.evaluation.metrics.active_units:ActiveUnits",
+    "answer_f1": "finetune.evaluation.metrics.answer_f1:AnswerF1",
     "auroc": "finetune.evaluation.metrics.auroc:Auroc",
     "average_precision": "finetune.evaluation.metrics.average_precision:AveragePrecision",
     "bits_per_byte": "finetune.evaluation.metrics.bits_per_byte:BitsPerByte",
