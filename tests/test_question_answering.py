@@ -64,10 +64,17 @@ def test_windows_go_over_the_context_alone_and_one_has_the_answer(home):
         assert processor.decode(ids).startswith("[CLS] my film [SEP]")
         assert len(ids) <= 16
     targets = [tuple(labels) for labels in made.inputs["labels"]]
-    assert targets[0] == (-100, -100)
+    assert targets[0] == (0, 0)
     first, last = targets[1]
     assert processor.decode(made.inputs["input_ids"][1][first : last + 1]) == "felt brave"
     assert made.facts["answers_lost"] == 0
+
+
+def test_an_input_that_begins_with_the_question_has_no_place_to_keep_silent(home):
+    _, made = encoded(home, rows(("my film", CONTEXT, ["felt brave"])), family="gpt2", max_length=48)
+
+    assert made.inputs["labels"][0] == [-100, -100]
+    assert made.inputs["labels"][-1][0] >= made.inputs["begins"][-1]
 
 
 def test_where_rows_may_have_no_answer_a_window_without_it_points_at_the_first_place(home):
@@ -246,3 +253,11 @@ def test_an_adapter_lets_the_model_see_which_tokens_are_the_questions(home):
 def test_learned_tokens_are_refused_where_places_are_answers(run, kind):
     with pytest.raises(UserError, match="which tokens are the question's"):
         run("question-answering", adapter={"peft_type": kind, "num_virtual_tokens": 4})
+
+
+def test_rows_may_be_streamed(run, sections, tmp_path):
+    data = {**sections("question-answering")["data"], "streaming": True}
+    trained = run("question-answering", task={"can_be_none": True, "max_length": 32},
+                  data=data, train={"output_dir": str(tmp_path / "run"), "max_steps": 3})  # fmt: skip
+
+    assert "answer_f1" in json.loads((trained / "scores.json").read_text())["test"]

@@ -280,3 +280,11 @@ def test_a_tiny_bert_learns_the_spans_and_the_report_shows_what_was_missed(run, 
 def test_learned_tokens_in_front_are_refused_where_every_token_has_an_answer(run):
     with pytest.raises(UserError, match="would answer for learned tokens too"):
         run("token-classification", adapter={"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4})
+
+
+def test_rows_may_be_streamed(run, sections, tmp_path):
+    data = {**sections("token-classification")["data"], "streaming": True}
+    trained = run("token-classification", task={"labels": list(LABELS)},
+                  data=data, train={"output_dir": str(tmp_path / "run"), "max_steps": 3})  # fmt: skip
+
+    assert "accuracy" in json.loads((trained / "scores.json").read_text())["test"]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # no target: the model has no place to say that an answer is not there
-NOWHERE = 0  # the place that says it: [CLS]
+NOWHERE = 0  # the place that says that the answer is not here: [CLS]
+IGNORED = -100  # no target: an input that begins with the question, as GPT-2's, has no such place
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def encode_questions(rows: Dataset, processor: PreTrainedTokenizerBase, layout: 
     Columns besides those that every input has:
 
         begins: place of the first token of the context; starts, ends: of each such token, in characters of the context.
-        labels: places of the first and the last token of an answer; NOWHERE twice where this input has none.
+        labels: places of the first and the last token of an answer; where this input has none NOWHERE twice, so that a
+            window without the answer learns to keep silent, or IGNORED.
         context, answers: of the row, in its first input; empty in the others.
 
     Raises:
@@ -108,7 +109,8 @@ class _Encoder:
             each["context"] = "" if made else context
             if answers is not None:
                 inside = [(first, last) for first, last in places if start <= first and last < end]
-                nowhere = NOWHERE if layout.can_be_none else IGNORED
+                says = layout.can_be_none or tokens.before[0] in self.processor.all_special_ids
+                nowhere = NOWHERE if says else IGNORED
                 first, last = inside[0] if inside else (nowhere, nowhere)
                 each["labels"] = [first - start + begins, last - start + begins] if inside else [first, last]
                 each["answers"] = [] if made else list(answers["text"])
