@@ -222,6 +222,19 @@ def test_the_summed_loss_over_its_weight_is_the_mean_that_torch_computes(weights
     torch.testing.assert_close(total / task.weight({"labels": labels}), expected)
 
 
+def test_answers_are_held_apart_at_labelled_tokens_alone():
+    from types import SimpleNamespace
+
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 4, 3), torch.tensor([[-100, 0, 1, 2], [1, -100, -100, -100]])
+    changed = logits + torch.randn(2, 4, 3) * (labels == IGNORED)[:, :, None]
+    one, other, third = (SimpleNamespace(logits=each) for each in (logits, changed, logits + torch.randn(2, 4, 3)))
+    task = TokenClassification(labels=("O", "B-X", "I-X"))
+
+    assert float(task.divergence(one, other, {"labels": labels})) == pytest.approx(0.0, abs=1e-6)
+    assert float(task.divergence(one, third, {"labels": labels})) > 0.1
+
+
 def test_automatic_weights_are_even_over_the_labels_that_there_are():
     given = rows([["good", "film", "film", "bad"]], [["B-PRAISE", "O", "O", "B-BLAME"]])
     weights = TokenClassification(class_weights="auto").resolve({"train": given}).class_weights

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
+from finetune.objectives.consistency import apart
 from finetune.task import Columns, Encoded, Scores, Task, Usage
 from finetune.tasks import labels as label_rules
 from finetune.tasks import tag_schemes, tagged_words
@@ -186,6 +187,9 @@ class TokenClassification(Task):
         if self.class_weights is not None:
             weights = label_rules.weight_tensor(self.class_weights, self.labels, outputs.logits.device)
         return _token_losses(outputs.logits, batch["labels"], weights).sum(), outputs
+
+    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
+        return apart(one.logits, other.logits, batch["labels"])
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         logits = model(**_read(batch)).logits.float()
