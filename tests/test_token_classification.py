@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 
 import datasets
 import numpy as np
@@ -15,7 +14,6 @@ from finetune.errors import UserError
 from finetune.loading import ModelOptions, load_tokenizer
 from finetune.tasks.tagged_inputs import IGNORED, tokens_of_words
 from finetune.tasks.token_classification import TokenClassification
-from finetune.tasks.windows import best_window, windows
 
 LABELS = ("O", "B-BLAME", "I-BLAME", "B-PRAISE", "I-PRAISE")
 
@@ -135,22 +133,6 @@ def test_a_token_that_begins_with_a_space_is_of_the_word_after_it():
 
 def test_parts_of_one_letter_are_all_of_its_word():
     assert tokens_of_words([(0, 1), (0, 1), (0, 1)], [(0, 1)]) == {0: (0, 2)}
-
-
-@pytest.mark.parametrize(("tokens", "room", "overlap"), [(20, 6, 2), (20, 6, 0), (7, 6, 5), (13, 2, 1), (5, 6, 2)])
-def test_windows_cover_everything_and_overlap(tokens, room, overlap):
-    made = windows(tokens, room, overlap)
-
-    assert sorted({place for start, end in made for place in range(start, end)}) == list(range(tokens))
-    assert all(end - start <= room for start, end in made)
-    assert all(before[1] - after[0] == overlap for before, after in pairwise(made))
-
-
-def test_the_window_with_most_around_a_word_is_asked():
-    made = [(0, 8), (6, 14), (12, 20)]
-
-    assert [best_window(made, 20, place, place) for place in (0, 6, 7, 12, 13, 19)] == [0, 0, 1, 1, 2, 2]
-    assert best_window([(0, 8)], 20, 9, 9) is None
 
 
 def test_iob1_is_rewritten_and_said(home):
