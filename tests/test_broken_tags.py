@@ -32,6 +32,7 @@ CASES: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
     ("words-are-text", {"train.jsonl": GOOD + jsonl(row("a b", ["O", "O"]))}, {}, r"train\.jsonl:13.*list of words"),
     ("word-is-a-number", {"train.jsonl": GOOD + jsonl(row(["a", 5], ["O", "O"]))}, {}, r"train\.jsonl:13.*5 among"),
     ("word-is-null", {"train.jsonl": GOOD + jsonl(row(["a", None], ["O", "O"]))}, {}, r"train\.jsonl:13.*None among"),
+    ("word-half-a-pair", {"train.jsonl": GOOD + jsonl(row(["\ud83d"], ["O"]))}, {}, r"train\.jsonl:13.*surrogate"),
     ("no-words", {"train.jsonl": GOOD + jsonl(row([], []))}, {}, r"train\.jsonl:13.*is empty"),
     ("blank-words", {"train.jsonl": GOOD + jsonl(row([" "], ["O"]))}, {}, r"train\.jsonl:13.*is empty"),
     ("tags-are-text", {"train.jsonl": GOOD + jsonl(row(["a"], "O"))}, {}, r"train\.jsonl:13"),

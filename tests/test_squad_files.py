@@ -78,3 +78,16 @@ def test_validation_can_be_held_out_by_article(tmp_path):
     ]
     assert not sides[0] & sides[1]
     assert len(splits["validation"]) % 3 == 0
+
+
+def test_questions_to_be_answered_need_no_answers(tmp_path):
+    from finetune.data import read_rows
+
+    path = tmp_path / "test.json"
+    path.write_text(
+        json.dumps({"data": [{"paragraphs": [{"context": CONTEXT, "qas": [{"id": 7, "question": "How?"}]}]}]})
+    )
+
+    data = read_rows(str(path), DataOptions(), Columns(("question", "context"), passage="context"))
+
+    assert (data["question"][:], data["row_id"][:]) == (["How?"], [f"{path}#7"])

@@ -21,7 +21,7 @@ def answers_array(values: list[Any], passages: list[Any], note: Callable[[int, s
     """
     kept: list[Any] = []
     for at, (value, passage) in enumerate(zip(values, passages, strict=True)):
-        if value is None and may_miss:
+        if (value is None and may_miss) or not isinstance(passage, str):  # a passage that is no text is noted already
             kept.append(None)
             continue
         pairs = pairs_of(value)
@@ -50,12 +50,12 @@ def pairs_of(value: Any) -> list[tuple[str, int]] | None:
     return list(zip(texts, starts, strict=True)) if sound and len(texts) == len(starts) else None
 
 
-def misplaced(text: str, start: int, passage: Any) -> str | None:
-    """Return what is wrong with an answer's place, or None. A passage that is no text is noted elsewhere."""
-    if not isinstance(passage, str):
-        return None
+def misplaced(text: str, start: int, passage: str) -> str | None:
+    """Return what is wrong with an answer's place, or None."""
     if not text.strip():
         return "has an empty answer; where the text has none, write empty lists"
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "has an answer with half of a surrogate pair, no character"
     if start >= 0 and passage[start : start + len(text)] == text:
         return None
     places = [place for place in range(len(passage)) if passage.startswith(text, place)]

@@ -41,7 +41,8 @@ def read_squad(text: str, skipped: int, request: Request, findings: Findings) ->
         return
     chunk = Chunk(columns={ours: [] for ours in request.columns}, files=[])
     any_rows = False
-    for place, row in questions(whole["data"], path, findings):
+    answered = request.label in request.columns
+    for place, row in questions(whole["data"], answered, path, findings):
         any_rows = True
         assert chunk.files is not None
         chunk.lines.append(len(chunk.lines) + 1)
@@ -56,7 +57,9 @@ def read_squad(text: str, skipped: int, request: Request, findings: Findings) ->
     yield chunk
 
 
-def questions(articles: list[Any], path: str, findings: Findings) -> Iterator[tuple[str, dict[str, Any]]]:
+def questions(
+    articles: list[Any], answered: bool, path: str, findings: Findings
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Give (its id, or its place, the row) of each question; what has another shape is noted."""
     for a, article in enumerate(articles):
         for p, paragraph in enumerate(held(article, "paragraphs", list, f"data[{a}]", path, findings)):
@@ -66,7 +69,8 @@ def questions(articles: list[Any], path: str, findings: Findings) -> Iterator[tu
                 here = f"{where}.qas[{q}]"
                 known = len(findings.faults)
                 question = held(each, "question", str, here, path, findings)
-                answers = held(each, "answers", list, here, path, findings) if isinstance(each, dict) else []
+                needed = answered and isinstance(each, dict)  # else its question is noted already, or nobody asks
+                answers = held(each, "answers", list, here, path, findings) if needed else []
                 if len(findings.faults) == known:
                     row = {"id": str(each.get("id", here)), "title": article.get("title") or str(a)}
                     yield row["id"], {**row, "context": context, "question": question, "answers": answers}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from finetune.errors import UserError
@@ -24,10 +24,7 @@ class Seen:
     idle: int = 0  # a B that no span of its kind stands before: wrong in IOB1
     unclosed: int = 0  # in IOBES and BILOU: spans that do not end with E, L, S or U, or S and U that do not stand alone
     endings: str | None = None  # "IOBES" or "BILOU" where such a prefix was met
-    first: dict[str, str] = None  # type: ignore[assignment]  # of each count: row id, word and tag
-
-    def __post_init__(self) -> None:
-        self.first = {}
+    first: dict[str, str] = field(default_factory=dict)  # of each count: row id, word and tag
 
     @property
     def scheme(self) -> Scheme:
