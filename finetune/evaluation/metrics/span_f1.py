@@ -66,7 +66,8 @@ def span_scores(counts: ClassCounts, kinds: Sequence[str]) -> dict[str, np.ndarr
     also counts a kind that was only said, as 0.
     """
     every = precision_recall_f1(counts, kinds)
-    return {name.replace("micro_", "span_"): value for name, value in every.items()}
+    first = {f"span_{name}": every.pop(f"micro_{name}") for name in ("f1", "precision", "recall")}
+    return first | every
 
 
 class SpanF1(LocalMetric):
