@@ -157,6 +157,8 @@ def test_a_row_weighted_k_times_counts_as_k_rows(draw):
 SQUARE = [[float(row % 3), float(row // 3)] for row in range(9)]  # places of vectors
 ASIDE = [[x + 1.0, y] for x, y in SQUARE]
 SAMPLES = {
+    "answer_f1": (["a cat", "dog"], [["the cat"], []], 0.5),
+    "span_f1": ([["B-X", "O", "B-Y"]], [["B-X", "O", "B-X"]], 0.5),
     "accuracy": ([0, 1, 1, 0], [0, 1, 0, 0], 0.75),
     "active_units": ([[0.0, 1.0], [1.0, 1.0]], [0.0, 0.0], 1.0),
     "auroc": ([0.1, 0.9, 0.4, 0.2], [0, 1, 0, 1], 0.75),
