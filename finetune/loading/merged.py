@@ -52,6 +52,8 @@ def merge(
     from peft.utils import ModulesToSaveWrapper
     from safetensors import safe_open
 
+    from finetune.models.ties import untie_parted
+
     what = f"model.path: {options.path}"
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{what} holds an adapter without {ADAPTER_WEIGHTS}; pickled weights are not read.")
@@ -78,6 +80,7 @@ def merge(
         if lost:
             raise UserError(f"{what} holds an adapter of another base: {lost[0]} is missing or has another size in it.")
         merged = attached.merge_and_unload()
+        untie_parted(merged)
     own = {name: list(weight.shape) for name, weight in merged.named_parameters()}
     brought = {name for name in wrapped if shapes.get(name) == own.get(name)}
     return merged, [name for name in new if name not in brought]

@@ -82,7 +82,7 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
         lost = min([*report["missing_keys"], *sizes])
         raise UserError(f"model.path: {options.path} is in fewer bits, and {lost} is missing or of another size in it.")
     known = dict(model.named_parameters(remove_duplicate=False))
-    new = sorted(name for name in {*report["missing_keys"], *sizes} if name in known)
+    new = _once(sorted(name for name in {*report["missing_keys"], *sizes} if name in known), model)
     if len(new) > MOST * len(known):
         raise UserError(
             f"model.path: {len(new)} of the {len(known)} weights of {type(model).__name__} are missing in "
@@ -91,6 +91,13 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
     if quantized:
         settle(model, new)
     return model, new, sizes
+
+
+def _once(new: list[str], model: PreTrainedModel) -> list[str]:
+    """Return the names without second ones of tied parameters: `bias` of BERT's head is `decoder.bias` too."""
+    first = {id(weight): name for name, weight in model.named_parameters()}
+    known = dict(model.named_parameters(remove_duplicate=False))
+    return [name for name in new if first[id(known[name])] == name or first[id(known[name])] not in new]
 
 
 def _read_merged(folder: Path, options: ModelOptions, auto_class: Any, config: PreTrainedConfig) -> Loaded:
