@@ -89,7 +89,8 @@ def _encode(recipe: Recipe, splits: Splits, name: str, rows: Dataset, processor:
         "code": _code_version(recipe.task),
     }
     folder = Path(recipe.data.cache_dir) if recipe.data.cache_dir else Path(HF_HOME) / "finetune" / "encodings"
-    return cached(lambda: recipe.task.encode(rows, processor, recipe.data.on_long), key, folder)
+    encode = recipe.task.encode if name == "train" else recipe.task.encode_held
+    return cached(lambda: encode(rows, processor, recipe.data.on_long), key, folder)
 
 
 def _tokenizer_text(processor: Processor) -> str:
@@ -116,9 +117,12 @@ def _facts(task: Any, encoded: dict[str, Encoded]) -> list[str]:
             facts = each.facts
             cut = f"{facts['cut_share']:.1%} cut at {facts['limit']}" if facts["cut"] else "none cut"
             dropped = f", {facts['dropped']} dropped" if facts["dropped"] else ""
+            learned = (
+                f", {facts['learned'] / max(facts['tokens'], 1):.1%} of them learned" if "learned" in facts else ""
+            )
             lines.append(
                 f"{name}: {facts['rows']:,} rows → {facts['inputs']:,} inputs, "
-                f"{facts['tokens']:,} {task.unit} ({cut}{dropped})"
+                f"{facts['tokens']:,} {task.unit}{learned} ({cut}{dropped})"
             )
             lines += [f"{name}: {said}" for said in facts.get("said", ())]
     return lines

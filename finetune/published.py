@@ -133,7 +133,10 @@ def _scores(run: Path, published: Recipe, model: Any, processor: Any) -> tuple[s
     before = artefact.read_json(run / artefact.DATA)["fingerprints"]
     if any(before.get(file, facts) != facts for file, facts in splits.fingerprints.items()):
         return split, {}, "scores were not compared, for the rows have changed since"
-    inputs = {name: own.task.encode(rows, processor, own.data.on_long).inputs for name, rows in splits.rows.items()}
+    inputs = {
+        name: (own.task.encode if name == "train" else own.task.encode_held)(rows, processor, own.data.on_long).inputs
+        for name, rows in splits.rows.items()
+    }
     found = _scored(own, published, model, processor, inputs, split)
     pairs = {name: [known[split][name]["value"], each.value] for name, each in found.items() if name in known[split]}
     return split, pairs, ""

@@ -151,7 +151,7 @@ def _adapter(values: dict[str, Any] | None, task: Task) -> PeftConfig | HeadOnly
             "adapter.layers_to_transform needs adapter.target_modules as a list of names, and not "
             f"{values['target_modules']}."
         )
-    if task.kind == "causal-lm":  # some methods take no other; `attach` says it for the others
+    if task.kind in ("causal-lm", "chat"):  # some methods take no other; `attach` says it for the others
         values["task_type"] = "CAUSAL_LM"
     return _parse(config, values, "adapter")
 

@@ -10,13 +10,14 @@ from finetune.errors import UserError
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
-WITHOUT_HEAD = {"causal-lm"}  # tasks whose model comes whole: nothing in it is new
+WITHOUT_HEAD = {"causal-lm", "chat"}  # tasks whose model comes whole: nothing in it is new
 PRETRAINED = {  # tasks that need a model's source
     "text-classification",
     "token-classification",
     "question-answering",
     "causal-lm",
     "masked-lm",
+    "chat",
     "seq2seq",
     "text-vae",
 }

@@ -66,7 +66,13 @@ def examined(recipe: Recipe, model: PreTrainedModel, processor: Processor, input
         return recipe.task.examine(model.eval(), inputs, processor, recipe.evaluate)
 
 
-def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarray]], found: Examination) -> None:
+def record(
+    run: Path,
+    prepared: Prepared,
+    answers: dict[str, dict[str, np.ndarray]],
+    found: Examination,
+    untuned: dict[str, np.ndarray] | None = None,
+) -> None:
     """Write scores, baselines, predictions of the test split, and what became of the data."""
     recipe, inputs = prepared.recipe, {name: each.inputs for name, each in prepared.encoded.items()}
     task, resamples = recipe.task, recipe.evaluate.resamples
@@ -89,6 +95,8 @@ def record(run: Path, prepared: Prepared, answers: dict[str, dict[str, np.ndarra
             prepared.processor,
             resamples,
         )
+    if untuned is not None:
+        baselines = {**baselines, "untuned": task.untuned(untuned, answers[held], inputs[held], resamples)}
     artefact.write_scores(run, scores, baselines | found.baselines)
     artefact.write_json(
         run / artefact.DATA,

@@ -48,8 +48,9 @@ def rescored(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: 
         raise UserError(f"{run}: the recipe has no test or validation rows. Name some: --data.test FILE.")
     splits = _splits(recipe, held, fits)
     trainer = trainer_for(recipe, model, processor, run)
+    encoders = (recipe.task.encode_held, recipe.task.encode)
     inputs = {
-        name: recipe.task.encode(splits.rows[name], processor, recipe.data.on_long).inputs
+        name: encoders[name == "train"](splits.rows[name], processor, recipe.data.on_long).inputs
         for name in dict.fromkeys(("train", "validation", held))
         if name in splits.rows
     }

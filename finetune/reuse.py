@@ -161,7 +161,7 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
     rows = read_unlabelled(recipe, str(file))
     # Every row gets an answer: what training would drop or refuse is cut here.
     on_long = "window" if recipe.data.on_long == "window" else "truncate"
-    inputs = recipe.task.encode(rows, processor, on_long).inputs
+    inputs = recipe.task.encode_held(rows, processor, on_long).inputs
     trainer = trainer_for(recipe, model, processor, run)
     novelty = kept_novelty(run, recipe, asked="evaluate.novelty" in (overrides or {}))
     if novelty is None:

@@ -70,6 +70,7 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
         _open(run, recipe)
         write_samples(run, "before", before)
     trainer.accelerator.wait_for_everyone()
+    untuned = _untuned(prepared, trainer)
     trainer.train(resume_from_checkpoint=not recipe.train.overwrite)
     trained = time.time()
     answers = _answers(prepared, trainer)
@@ -82,7 +83,7 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
     inputs = {name: each.inputs for name, each in prepared.encoded.items()}
     told = examine_novelty(run, recipe, trainer, inputs, prepared.outliers)
     if main:
-        record(run, prepared, answers, examination(prepared, trained_model(trainer)).joined(told))
+        record(run, prepared, answers, examination(prepared, trained_model(trainer)).joined(told), untuned)
         write_history(run, trainer)
         write_environment(run, prepared, trainer, started, trained)
         write_samples(run, "after", after)
@@ -91,6 +92,17 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
     if main:  # the others need not wait for a network
         publish_trained(run, recipe)
     return run
+
+
+def _untuned(prepared: Prepared, trainer: Trainer) -> dict[str, np.ndarray] | None:
+    """Return what the weights that training starts from answer to the split that the run is judged on, if it is asked.
+
+    A run that goes on from a checkpoint has those weights at this point too.
+    """
+    recipe, sharded = prepared.recipe, trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+    judged = next((prepared.encoded[name].inputs for name in ("test", "validation") if name in prepared.encoded), None)
+    asked = recipe.task.asks_untuned and recipe.evaluate.baselines and recipe.model.path is not None
+    return None if judged is None or sharded or not asked else trainer.answers(judged)
 
 
 def _answers(prepared: Prepared, trainer: Trainer) -> dict[str, dict[str, np.ndarray]]:

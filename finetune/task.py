@@ -7,10 +7,14 @@ The words are the same everywhere: *rows* (raw data), *inputs* (encoded), *answe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
+from finetune.found import Examination as Examination
+from finetune.found import Picture as Picture
+from finetune.found import Score as Score
+from finetune.found import Scores as Scores
 
 if TYPE_CHECKING:  # torch, transformers and datasets are heavy: a recipe is read and refused without them
     from collections.abc import Callable
@@ -30,16 +34,12 @@ if TYPE_CHECKING:  # torch, transformers and datasets are heavy: a recipe is rea
 
 
 @dataclass(frozen=True)
-class Score:
-    """One number with its 95 % bootstrap interval (None where it was not asked for) and its sample size."""
+class Parts:
+    """Columns of a file of which one text of the rows is made, whichever of them it has."""
 
-    value: float
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-
-
-Scores = dict[str, Score]
+    text: str  # the column of the rows
+    names: tuple[str, ...]  # in the file
+    make: Callable[[dict[str, Any]], str]  # from a row's values; ValueError says in a sentence what is wrong with them
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Columns:
     texts: tuple[str, ...]  # hold text that must not be empty; compared for duplicates and leaks
     label: str | None = None
     target: str | None = None  # holds the text that is to be written: never empty, not looked for in other splits
+    parts: Parts | None = None  # what the text is made of, where the file has no column of it
     label_is_asked: bool = False  # the model is told the label, at prediction too: the class of a conditional model
     image: str | None = (
         None  # holds an image; rows have it as bytes, size * size * channels of uint8 (see tasks/images)
@@ -67,36 +68,6 @@ class Encoded:
 
     inputs: Dataset
     facts: dict[str, Any]  # rows, inputs, tokens, cut (rows shortened), dropped, windows, quantiles of length
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image for the report, with the words below it."""
-
-    pixels: np.ndarray  # uint8, shape (height, width, 3)
-    caption: str
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What looking at a trained model as a whole tells, beyond the answers to single inputs."""
-
-    scores: dict[str, Scores] = field(default_factory=dict)  # by split; they join those of `score`
-    baselines: dict[str, Scores] = field(default_factory=dict)  # by name: floors and controls
-    pictures: dict[str, Picture] = field(default_factory=dict)  # by name: samples/NAME.png
-    facts: dict[str, Any] = field(default_factory=dict)  # plain values for examination.json: n, extractor, seconds
-    alarms: tuple[str, ...] = ()  # sentences that the report begins with and the command prints
-
-    def joined(self, other: Examination) -> Examination:
-        """Return what two looks at one model tell, the other's after this one's."""
-        splits = dict.fromkeys((*self.scores, *other.scores))
-        return Examination(
-            {split: {**self.scores.get(split, {}), **other.scores.get(split, {})} for split in splits},
-            self.baselines | other.baselines,
-            self.pictures | other.pictures,
-            self.facts | other.facts,
-            self.alarms + other.alarms,
-        )
 
 
 @dataclass(frozen=True)
@@ -125,6 +96,7 @@ class Task(ABC):
     # The loss draws random numbers or follows a schedule: batches for `loss` and `answer` then hold "keys" (int64,
     # shape (batch,), for finetune.models.noise) and "progress" (float32, shape (): share of the steps that is done).
     draws: ClassVar[bool] = False
+    asks_untuned: ClassVar[bool] = False  # weights to start from are answered before they are trained: see `untuned`
     trainer: ClassVar[str] = "finetune.training.trainer:Trainer"  # the class that trains it
 
     @abstractmethod
@@ -154,6 +126,10 @@ class Task(ABC):
     @abstractmethod
     def encode(self, rows: Dataset, processor: Processor, on_long: str) -> Encoded:
         """Turn rows into inputs. Rows without targets (at prediction) give inputs without targets."""
+
+    def encode_held(self, rows: Dataset, processor: Processor, on_long: str) -> Encoded:
+        """Turn rows that are answered, and not trained on, into inputs: one a row for a task that writes."""
+        return self.encode(rows, processor, on_long)
 
     def shown_input(self, example: dict[str, Any], processor: Processor) -> str:
         """Return the tokens of one input, for people; of tasks whose inputs have `input_ids`."""
@@ -249,6 +225,10 @@ class Task(ABC):
         resamples: int,
     ) -> dict[str, Scores]:
         """Return {name: scores} of simple rivals on the test split, whose `answers` are given for paired gaps."""
+        return {}
+
+    def untuned(self, before: Answers, answers: Answers, inputs: Dataset, resamples: int) -> Scores:
+        """Return the scores of the model as it was loaded, and paired gaps of the trained one's `answers` to it."""
         return {}
 
     def sample(self, model: PreTrainedModel, processor: Processor) -> list[str] | Picture:

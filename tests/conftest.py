@@ -25,6 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family in ("gpt2", "opt", "llama"):
         tiny.save_decoder(folder / family, family)
     tiny.save_decoder(folder / "gpt2-dropout", "gpt2", dropout=0.1)
+    tiny.save_decoder(folder / "gpt2-long", "gpt2", positions=160)
     tiny.save_seq2seq(folder / "bart")
     for name, count, seed in (("train", 64, 1), ("validation", 18, 2), ("test", 22, 3)):
         tiny.write_rows(folder / f"{name}.jsonl", tiny.sentences(count, seed))

@@ -52,7 +52,7 @@ LAYERS = (
     ("artefact", "environment"),
     ("models",),
     ("task",),
-    ("errors",),
+    ("errors", "found"),
 )
 ROOMS = LAYERS[4]  # do not know each other
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -30,6 +30,7 @@ TEXTS = {
     "question-answering": "bert",
     "causal-lm": "gpt2",
     "masked-lm": "bert",
+    "chat": "gpt2-long",
     "seq2seq": "bart",
 }  # fmt: skip
 FIRST = [("text-classification", "lora")]

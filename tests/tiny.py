@@ -119,7 +119,7 @@ def save_teacher(folder: Path, encoder: Path) -> Path:
     return folder
 
 
-def save_decoder(folder: Path, family: str = "gpt2", dropout: float = 0.0) -> Path:
+def save_decoder(folder: Path, family: str = "gpt2", dropout: float = 0.0, positions: int = 64) -> Path:
     """Save a randomly initialised decoder of two layers with a byte-level tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -128,7 +128,7 @@ def save_decoder(folder: Path, family: str = "gpt2", dropout: float = 0.0) -> Pa
 
     tokenizer = train_tokenizer(iter(()), vocab_size=257)
     sizes: dict[str, Any] = {
-        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64,
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": positions,
                  "resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout},
         "opt": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64,
                 "max_position_embeddings": 64, "word_embed_proj_dim": 32, "dropout": dropout},
@@ -224,6 +224,17 @@ TASKS: dict[str, dict[str, Any]] = {
             "max_target_length": 12,
         },
         "model": "bart",
+    },
+    "chat": {
+        "task": {
+            "kind": "chat",
+            "template": "plain",
+            "block_size": 150,
+            "max_new_tokens": 8,
+            "prompts": ["a good film"],
+        },
+        "data": {"columns": {"prompt": "text", "completion": "label"}},
+        "model": "gpt2-long",
     },
     "masked-lm": {
         "task": {"kind": "masked-lm", "block_size": 32, "pack": False, "prompts": ["the film was [MASK]"]},

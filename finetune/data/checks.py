@@ -12,6 +12,7 @@ import pyarrow.compute as compute
 from finetune.data.answers import answers_array
 from finetune.data.chunks import Chunk, Findings, Request
 from finetune.data.faults import shown
+from finetune.task import Parts
 
 KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list", type(None): "missing"}
 LARGEST = 2**63 - 1
@@ -22,9 +23,15 @@ def to_table(chunk: Chunk, request: Request, findings: Findings) -> tuple[pa.Tab
 
     Rows that are wrong are noted as faults and left out, so that reading can go on to find others.
     """
-    place, bad, empty = request.piece.place, set(), set()
+    place = request.piece.place
+    bad: set[int] = set()
+    empty: set[int] = set()
     arrays: dict[str, pa.Array] = {}
+    if request.parts is not None:
+        arrays[request.parts.text] = made_texts(chunk, request.parts, bad, findings, place)
     for name, values in chunk.columns.items():
+        if request.parts is not None and name in request.parts.names:
+            continue
         column = request.columns[name]
 
         def note(at: int, message: str, column: str = column) -> None:
@@ -87,6 +94,25 @@ def words_array(values: list[Any], note: Note) -> pa.Array:
 def spoken(words: pa.Array) -> pa.Array:
     """Return each list of words as one text, null where it is null."""
     return compute.binary_join(words, " ")
+
+
+def made_texts(chunk: Chunk, parts: Parts, bad: set[int], findings: Findings, place: str) -> pa.Array:
+    """Return the text that each row's parts make; what makes none is noted, and null."""
+    columns = {name: values for name, values in chunk.columns.items() if name in parts.names}
+    made: list[str | None] = []
+    for at, line in enumerate(chunk.lines):
+        try:
+            made.append(parts.make({name: values[at] for name, values in columns.items()}))
+            made[-1].encode()  # type: ignore[union-attr]
+        except UnicodeEncodeError:
+            made[-1] = None
+            findings.faults.add(place, line, "holds half of a surrogate pair, which is no character")
+        except ValueError as error:
+            made.append(None)
+            findings.faults.add(place, line, str(error))
+        if made[-1] is None:
+            bad.add(at)
+    return pa.array(made, pa.string())
 
 
 def image_array(values: list[Any], note: Note, request: Request, findings: Findings) -> pa.Array:

@@ -12,6 +12,7 @@ from finetune.data.faults import Faults, listed
 from finetune.data.files import Piece
 from finetune.data.options import ImageOptions
 from finetune.errors import did_you_mean
+from finetune.task import Parts
 
 ROWS = 10_000  # rows of a chunk
 IMAGES = 500  # the same where a row holds an image
@@ -31,6 +32,7 @@ class Request:
     empty_texts: str = "error"
     streaming: bool = False  # a Hub data set is not downloaded whole
     target: str | None = None  # our name of the column that holds the text to be written
+    parts: Parts | None = None  # what a text is made of; all of its columns are optional
     image: str | None = None  # our name of the column that holds images
     words: str | None = None  # our name of that text which is a list of words
     passage: str | None = None  # our name of that text in which the label's answers stand
@@ -77,4 +79,10 @@ def present_columns(request: Request, known: Iterable[str], line: int | None, fa
         theirs = [request.columns[ours] for ours in needed]
         near = did_you_mean(theirs[0], names) or f" Say data.columns: {{{needed[0]}: NAME}}"
         faults.add(request.piece.place, line, f"has no column {listed(theirs)}; its columns: {listed(names)}.{near}")
-    return None if needed else {ours: theirs for ours, theirs in request.columns.items() if ours not in missing}
+    present = {ours: theirs for ours, theirs in request.columns.items() if ours not in missing}
+    if request.parts is not None and not present:
+        near = next((each for name in names if (each := did_you_mean(name, request.columns.values()))), "")
+        wanted = listed(request.columns.values(), 12)
+        faults.add(request.piece.place, line, f"has the columns {listed(names)}, and none of {wanted}.{near}")
+        return None
+    return None if needed else present

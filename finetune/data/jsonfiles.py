@@ -118,6 +118,12 @@ def collect(objects: Iterator[tuple[int, Any]], request: Request, findings: Find
             else:
                 faults.add(path, line, f"is no object but {shown(json.dumps(value, ensure_ascii=False))}")
             continue
+        if request.parts is not None and isinstance(value, dict) and not value.keys() & set(optional.values()):
+            present_columns(request, value, line, faults)
+            continue
+        if request.parts is not None and not isinstance(value, dict):
+            faults.add(path, line, f"is no object but {shown(json.dumps(value, ensure_ascii=False))}")
+            continue
         chunk.lines.append(line)
         for ours, cell in zip(needed, cells, strict=True):
             chunk.columns[ours].append(cell)

@@ -66,7 +66,9 @@ def request_for(
 ) -> Request:
     """Return what to read of a piece: the task's columns under the names that the piece has for them."""
     others = (columns.target, columns.image, columns.label, group)
-    wanted = [name for name in (*columns.texts, *others) if name is not None]
+    parts = columns.parts
+    texts = columns.texts if parts is None else tuple(name for name in columns.texts if name != parts.text)
+    wanted = [name for name in (*texts, *(parts.names if parts else ()), *others) if name is not None]
     for where, mapping in (("data.columns", options.columns), (f"columns of {piece.path}", piece.source.columns)):
         for name in mapping:
             if name not in wanted and name != columns.label:
@@ -79,8 +81,9 @@ def request_for(
         columns={name: names.get(name, name) for name in wanted},
         texts=columns.texts,
         label=columns.label,
-        optional=optional,
+        optional=optional | frozenset(parts.names if parts else ()),
         target=columns.target,
+        parts=parts,
         encoding=options.encoding,
         sample_by=options.sample_by,
         empty_texts=options.empty_texts,
@@ -109,6 +112,8 @@ def read_reads(request: Request, findings: Findings) -> Iterator[Read]:
 
 def unreadable(request: Request) -> str | None:
     """Return why a file's format cannot hold what the task reads, or None."""
+    if request.parts is not None and request.piece.format in ("npz", "idx", "images", "text"):
+        return f"holds no {request.parts.text}s; name a JSONL, Parquet or CSV file"
     if request.piece.format in ("npz", "idx", "images") and request.image is None:
         return f"holds images, and the task reads {', '.join(request.texts)}; name a file of texts"
     if request.piece.format == "conll" and request.words is None:

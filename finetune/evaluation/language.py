@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from finetune.evaluation.bootstrap import Measure, bootstrap
+from finetune.evaluation.bootstrap import Measure, bootstrap, with_gaps
 from finetune.evaluation.metrics.bits_per_byte import bits_per_byte
 from finetune.evaluation.metrics.nll import nll
 from finetune.evaluation.metrics.perplexity import perplexity
@@ -38,3 +38,17 @@ def language_measure(sums: np.ndarray, tokens: np.ndarray, text_bytes: np.ndarra
         }
 
     return measure
+
+
+def language_rival(
+    rival: np.ndarray, sums: np.ndarray, tokens: np.ndarray, text_bytes: np.ndarray, resamples: int, seed: int = 13
+) -> Scores:
+    """Return a rival's scores on the same inputs and, as `SCORE_gap`, the model's score minus the rival's.
+
+    Args:
+        rival: shape (n,), the rival's nats on each input; below 0 is a good gap.
+        sums, tokens, text_bytes, resamples, seed: as of `language_scores`.
+    """
+    model = language_measure(sums, tokens, text_bytes)
+    measure = with_gaps(language_measure(rival, tokens, text_bytes), model, ("nll", "bits_per_byte"))
+    return bootstrap(measure, len(sums), resamples, seed)

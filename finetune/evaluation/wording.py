@@ -83,6 +83,7 @@ NAMES = {
     "mean": "mean of train",
     "tfidf": "TF-IDF + linear model",
     "unigram": "unigram frequencies",
+    "untuned": "the model before training",
 }
 
 

@@ -16,6 +16,7 @@ TASKS: dict[str, str] = {
     "token-classification": "finetune.tasks.token_classification:TokenClassification",
     "question-answering": "finetune.tasks.question_answering:QuestionAnswering",
     "causal-lm": "finetune.tasks.causal_lm:CausalLM",
+    "chat": "finetune.tasks.chat:Chat",
     "masked-lm": "finetune.tasks.masked_lm:MaskedLM",
     "image-gan": "finetune.tasks.image_gan:ImageGAN",
     "image-vae": "finetune.tasks.image_vae:ImageVAE",

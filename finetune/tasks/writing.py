@@ -66,6 +66,12 @@ def written(
         given: input_ids and attention_mask; padded on the left for a decoder alone.
         options: of GenerationConfig; `max_new_tokens` is among them.
     """
+    out = written_ids(model, given, options)
+    return [str(text) for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+
+
+def written_ids(model: PreTrainedModel, given: dict[str, Tensor], options: Mapping[str, Any]) -> Tensor:
+    """Return the tokens that `written` makes texts of, padded on the right; shape (batch, new tokens)."""
     import copy
 
     import torch
@@ -75,9 +81,8 @@ def written(
     settings = copy.deepcopy(inner.generation_config)
     settings.update(**{**HABITS, **options})
     with torch.no_grad():
-        out = inner.generate(**given, generation_config=settings)
-    start = 0 if inner.config.is_encoder_decoder else given["input_ids"].shape[1]
-    return [str(text) for text in tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)]
+        out: Tensor = inner.generate(**given, generation_config=settings)
+    return out if inner.config.is_encoder_decoder else out[:, given["input_ids"].shape[1] :]
 
 
 def continued(
