@@ -35,6 +35,7 @@ class Prepared:
 def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "test")) -> Prepared:
     """Load, check and encode the rows; say aloud what was inferred. Writes nothing but the encoding cache."""
     from finetune.data import load_splits
+    from finetune.editing import with_words
     from finetune.novelty import read_outliers
     from finetune.tasks.extractor import check_networks
 
@@ -43,7 +44,9 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     splits = load_splits(recipe.data, recipe.task.columns(), wanted)
     task = recipe.task.resolve(splits.rows)
     # The size that was read off the images goes into the run's recipe: other images are brought to it.
-    recipe = replace(recipe, task=task, data=replace(recipe.data, image=splits.image or recipe.data.image))
+    # So do the words of files that texts are cleaned by: later ones are cleaned as these were.
+    data = replace(recipe.data, image=splits.image or recipe.data.image, clean=with_words(recipe.data.clean))
+    recipe = replace(recipe, task=task, data=data)
     source = splits.rows.get("train")
     columns = task.columns()
     learned = (*columns.texts, *([columns.target] if columns.target else []))  # what a tokenizer is trained on

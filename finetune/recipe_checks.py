@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from finetune.editing import plan
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 WITHOUT_HEAD = {"causal-lm", "chat"}  # tasks whose model comes whole: nothing in it is new
+PLACES = {"question-answering"}  # tasks whose targets are places in a text
+WORDS = {"token-classification"}  # tasks whose texts are lists of words, with a label each
 PRETRAINED = {  # tasks that need a model's source
     "text-classification",
     "token-classification",
@@ -47,9 +50,24 @@ def _of_data(recipe: Recipe) -> Iterator[str]:
     if data.streaming and recipe.train.train_sampling_strategy not in ("random", "sequential"):
         wanted = recipe.train.train_sampling_strategy
         yield f"train.train_sampling_strategy {wanted} needs every row at once, and data.streaming is on."
+    if data.clean:
+        yield from _of_cleaning(recipe)
     for split in ("train", "validation", "test"):
         if getattr(data, f"max_{split}_rows") is not None and getattr(data, split) is None:
             yield f"data.max_{split}_rows limits rows that are not there: data.{split} is missing."
+
+
+def _of_cleaning(recipe: Recipe) -> Iterator[str]:
+    kind, columns = recipe.task.kind, recipe.task.columns()
+    if columns.image is not None:
+        yield f"data.clean cleans texts, and task.kind {kind} reads images."
+    for step in plan(recipe.data.clean):
+        if kind in PLACES and step.edit is not None:
+            yield f"data.clean: {step.name} moves the places in a text that task.kind {kind} learns; clean the files."
+        if kind in WORDS:
+            yield f"data.clean: {step.name} looks at texts, and the rows of task.kind {kind} are lists of words."
+        if step.of_labels and columns.label is None:
+            yield f"data.clean: {step.name} is for tasks with labels, and task.kind {kind} learns to write."
 
 
 def _of_model(recipe: Recipe) -> Iterator[str]:

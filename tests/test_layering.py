@@ -49,7 +49,7 @@ LAYERS = (
     ),
     ("tasks",),
     ("adapters", "data", "evaluation", "loading", "objectives", "training"),
-    ("artefact", "environment"),
+    ("artefact", "editing", "environment"),
     ("models",),
     ("task",),
     ("errors", "found"),

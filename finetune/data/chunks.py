@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finetune.data.cleaning import Cleaning, Tallies
 from finetune.data.faults import Faults, listed
 from finetune.data.files import Piece
 from finetune.data.options import ImageOptions
@@ -36,6 +37,7 @@ class Request:
     image: str | None = None  # our name of the column that holds images
     words: str | None = None  # our name of that text which is a list of words
     passage: str | None = None  # our name of that text in which the label's answers stand
+    clean: Cleaning | None = None  # what is done to texts once they are known to be texts
     squares: ImageOptions = field(default_factory=ImageOptions)  # what becomes of them
 
     @property
@@ -67,6 +69,7 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # fingerprints of what is no file here
     generated: dict[str, dict[str, Any]] = field(default_factory=dict)  # of files that hold a model's samples
+    cleaned: Tallies = field(default_factory=dict)  # what data.clean did
     remarks: Counter[tuple[str, str]] = field(default_factory=Counter)  # (place, "were resized …"): images
 
 

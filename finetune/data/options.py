@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import encodings.aliases
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from finetune.editing import plan
 from finetune.errors import UserError, did_you_mean
 
 
@@ -80,6 +81,9 @@ class DataOptions:
     sample_by: Literal["line", "paragraph", "document"] = "document"  # plain text files only
     encoding: str = "utf-8"
     empty_texts: Literal["error", "drop"] = "error"  # rows with nothing but white space in a text
+    # What is done to texts, in the list's order: unicode, control, html, whitespace, scrub, stop_words change them;
+    # length, block, language drop rows. Each a name, or a name with its options: {scrub: [email, phone]}.
+    clean: list[str | dict[str, Any]] = field(default_factory=list)
     # The first N rows after a shuffle with `seed`.
     max_train_rows: int | None = None
     max_validation_rows: int | None = None
@@ -100,6 +104,7 @@ class DataOptions:
     cache_dir: str | None = None  # where encoded inputs are kept for the next run; default: finetune/ in HF_HOME
 
     def __post_init__(self) -> None:
+        plan(self.clean)  # refuses what is no step
         try:
             codecs.lookup(self.encoding)
         except LookupError:

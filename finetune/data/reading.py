@@ -11,6 +11,7 @@ import pyarrow as pa
 from finetune.data.arrays import read_idx, read_npz
 from finetune.data.checks import to_table
 from finetune.data.chunks import Chunk, Findings, Request
+from finetune.data.cleaning import cleaning_for
 from finetune.data.columnar import read_arrow, read_hub, read_parquet, read_saved
 from finetune.data.conll import read_conll
 from finetune.data.delimited import read_delimited
@@ -63,8 +64,12 @@ def request_for(
     columns: Columns,
     group: str | None = None,
     optional: frozenset[str] = frozenset(),
+    drops: bool = True,
 ) -> Request:
-    """Return what to read of a piece: the task's columns under the names that the piece has for them."""
+    """Return what to read of a piece: the task's columns under the names that the piece has for them.
+
+    `drops` says whether the filters of data.clean drop rows, or every row is wanted.
+    """
     others = (columns.target, columns.image, columns.label, group)
     parts = columns.parts
     texts = columns.texts if parts is None else tuple(name for name in columns.texts if name != parts.text)
@@ -84,6 +89,7 @@ def request_for(
         optional=optional | frozenset(parts.names if parts else ()),
         target=columns.target,
         parts=parts,
+        clean=cleaning_for(options.clean, (*columns.texts, *([columns.target] if columns.target else [])), drops),
         encoding=options.encoding,
         sample_by=options.sample_by,
         empty_texts=options.empty_texts,
@@ -105,7 +111,10 @@ def read_reads(request: Request, findings: Findings) -> Iterator[Read]:
         for chunk in READERS[request.piece.format](request, findings):
             if chunk.lines:
                 table, dropped = to_table(chunk, request, findings)
-                yield Read(request.piece, table, table.num_rows + dropped, chunk.classes)
+                rows = table.num_rows + dropped
+                if request.clean is not None:
+                    table = request.clean.applied(table, request.piece.split, findings.cleaned)
+                yield Read(request.piece, table, rows, chunk.classes)
     except PermissionError as error:
         raise EnvironmentFailed(f"{request.piece.path}: may not be read ({error.strerror})") from error
 

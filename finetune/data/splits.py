@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as compute
 
 from finetune.data.chunks import Findings, Request
+from finetune.data.cleaning import dropped, told
 from finetune.data.duplicates import settle_duplicates
 from finetune.data.faults import Faults
 from finetune.data.files import find_pieces, named_sources
@@ -147,8 +148,16 @@ class Loading:
             self.note(name, "read", read - made, read - made)
             if made:
                 self.note(name, "generated rows added", read - made, read)
-            if kept < read:
-                self.note(name, "empty texts dropped", read, kept)
+            filtered = dropped(self.findings.cleaned, name)
+            left = kept + sum(count for _, count in filtered)
+            if left < read:
+                self.note(name, "empty texts dropped", read, left)
+            for step, count in filtered:
+                self.note(name, f"clean: {step}", left, left - count)
+                left -= count
+            self.result.notes += told(self.findings.cleaned, name)
+            if filtered and not kept:
+                raise UserError(f"data.clean: no row of {name} is left; {filtered[-1][0]} dropped the last of them.")
             table, note = mix(tables, sources[name], self.options.seed)
             if note:
                 self.note(name, "mixed by weight", kept, len(table))
@@ -234,7 +243,7 @@ def read_rows(path: str, options: DataOptions, columns: Columns) -> datasets.Dat
     optional = frozenset(() if columns.label is None else (columns.label,))
     findings, reads = Findings(Faults()), []
     for piece in find_pieces(Source(path=path, revision=options.revision), "test", options, columns.image is not None):
-        reads.append(read_piece(request_for(piece, options, columns, optional=optional), findings))
+        reads.append(read_piece(request_for(piece, options, columns, optional=optional, drops=False), findings))
     if columns.label is not None:
         settle_labels(reads, columns.label, findings.faults)
     findings.faults.raise_any()

@@ -25,9 +25,10 @@ NOTES = {  # by data.leakage
 
 def stream_note(options: DataOptions) -> str:
     """Return the sentence on what is checked of streamed rows, and what is not."""
+    cleaned = "; what data.clean changes and drops of them is not counted" if options.clean else ""
     return (
         f"train is streamed: its rows are checked as they are read; {NOTES[options.leakage]}; "
-        "duplicates within train and nearly equal rows are not looked for"
+        f"duplicates within train and nearly equal rows are not looked for{cleaned}"
     )
 
 

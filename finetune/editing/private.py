@@ -1,0 +1,182 @@
+"""What tells of a person, found by its form and its check digits, and replaced by its kind, such as <EMAIL>.
+
+Forms alone: names and addresses are not found, and a form may be met by something else. Every pattern has bounded
+repeats, so that no text takes long.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Any
+
+from finetune.errors import UserError, did_you_mean
+
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
+PHONE = re.compile(
+    r"(?<![\w.])(?:"
+    r"(?:\+|(?<!\d )00)\d{1,3}[ ().\-/]{0,2}(?:\d[ ().\-/]{0,2}){6,12}\d"  # with the country
+    r"|\(?\d{3}\)?[ .\-]\d{3}[ .\-]\d{4}"  # North America
+    r"|(?<!\d )\(?0[1-9]\d{0,4}\)?[ /\-]{1,2}\d{2,8}(?:[ \-]\d{2,5}){0,4}"  # with a trunk 0
+    r"|1[3-9]\d[ \-]?\d{4}[ \-]?\d{4}"  # mobile, China
+    r")(?![\w])"
+)
+CARD = re.compile(r"(?<![\w.])[2-6](?:[ -]?\d){12,18}(?![\w])")
+IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?= ?[A-Za-z0-9])")  # its beginning
+IBAN_LENGTHS = {
+    "AD": 24, "AE": 23, "AT": 20, "BE": 16, "BG": 22, "BR": 29, "CH": 21, "CY": 28, "CZ": 24, "DE": 22,
+    "DK": 18, "EE": 20, "ES": 24, "FI": 18, "FR": 27, "GB": 22, "GI": 23, "GR": 27, "HR": 21, "HU": 28,
+    "IE": 22, "IL": 23, "IS": 26, "IT": 27, "KW": 30, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27,
+    "MT": 31, "NL": 18, "NO": 15, "PL": 28, "PT": 25, "QA": 29, "RO": 24, "SA": 24, "SE": 24, "SI": 19,
+    "SK": 24, "SM": 27, "TR": 26, "UA": 29,
+}  # fmt: skip
+IP = re.compile(
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?=[0-9A-Fa-f:]{0,39}:[0-9A-Fa-f:]{0,39}:)[0-9A-Fa-f:.]{2,45})(?![\w:])"
+)
+ID = re.compile(
+    r"(?<![\w-])(?:"
+    r"(?P<ssn>(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4})"  # United States
+    r"|(?P<nino>(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D])"  # Britain
+    r"|(?P<china>[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx])"
+    r"|(?P<france>[12] ?\d{2} ?(?:0[1-9]|1[0-2]) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})"
+    r"|(?P<spain>\d{8}-?[A-Z])"
+    r")(?![\w-])"
+)
+
+
+def luhn(digits: str) -> bool:
+    """Say whether the last digit checks the others (ISO/IEC 7812-1, annex B)."""
+    doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
+    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
+
+
+def iban(text: str) -> bool:
+    """Say whether two digits check an IBAN without spaces (ISO 13616: 97-10)."""
+    moved = text[4:] + text[:4]
+    return int("".join(str(int(letter, 36)) for letter in moved)) % 97 == 1
+
+
+def _scrub_email(text: str) -> str:
+    return EMAIL.sub("<EMAIL>", text)
+
+
+def _scrub_phone(text: str) -> str:
+    return PHONE.sub(
+        lambda found: "<PHONE>" if 7 <= _digits(found[0]) <= 15 and not DATE.match(found[0]) else found[0], text
+    )
+
+
+DATE = re.compile(r"(?:\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{4})$")
+
+
+def _digits(text: str) -> int:
+    return sum(letter.isdigit() for letter in text)
+
+
+def _scrub_card(text: str) -> str:
+    def of(found: re.Match[str]) -> str:
+        return "<CARD>" if luhn(re.sub(r"\D", "", found[0])) else found[0]
+
+    return CARD.sub(of, text)
+
+
+def _scrub_iban(text: str) -> str:
+    parts, at = [], 0
+    for found in IBAN.finditer(text):
+        length = IBAN_LENGTHS.get(found[0][:2])
+        end = None if length is None or found.start() < at else _end_of_iban(text, found.start(), length)
+        if end is not None:
+            parts += [text[at : found.start()], "<IBAN>"]
+            at = end
+    return "".join([*parts, text[at:]])
+
+
+def _end_of_iban(text: str, start: int, length: int) -> int | None:
+    """Return where the IBAN that begins at `start` ends, or None where there is none; single spaces may part it."""
+    tight, at = "", start
+    while len(tight) < length and at < len(text):
+        if text[at] == " " and text[at - 1] != " ":
+            at += 1
+            continue
+        if not (text[at].isascii() and text[at].isalnum()):
+            return None
+        tight += text[at].upper()
+        at += 1
+    ends = at == len(text) or not text[at].isalnum()
+    return at if len(tight) == length and ends and iban(tight) else None
+
+
+def _scrub_ip(text: str) -> str:
+    def of(found: re.Match[str]) -> str:
+        given = found[0].rstrip(".")
+        try:
+            ipaddress.ip_address(given)
+        except ValueError:
+            return found[0]
+        if ":" in given and (len(given) < 6 or not any(map(str.isdigit, given))):  # "a::b" is C++ sooner than a host
+            return found[0]
+        return "<IP>" + found[0][len(given) :]
+
+    return IP.sub(of, text)
+
+
+def _scrub_id(text: str) -> str:
+    def of(found: re.Match[str]) -> str:
+        checks = {"china": _china, "france": _france, "spain": _spain}
+        kind = found.lastgroup or ""
+        return "<ID>" if kind not in checks or checks[kind](found[0]) else found[0]
+
+    return ID.sub(of, text)
+
+
+def _china(text: str) -> bool:
+    """ISO 7064, MOD 11-2 (GB 11643-1999)."""
+    total = sum(int(digit) * pow(2, 17 - place, 11) for place, digit in enumerate(text[:17]))
+    return "10X98765432"[total % 11] == text[17].upper()
+
+
+def _france(text: str) -> bool:
+    """The key of a NIR: 97 less the rest of the number; Corsica's 2A and 2B stand for 19 and 18."""
+    tight = text.replace(" ", "")
+    number = tight[:13].replace("2A", "19").replace("2B", "18")
+    return 97 - int(number) % 97 == int(tight[13:])
+
+
+def _spain(text: str) -> bool:
+    return "TRWAGMYFPDXBNJZSQVHLCKE"[int(text[:8]) % 23] == text[-1]
+
+
+KINDS: dict[str, Callable[[str], str]] = {  # in the order in which they are looked for: an IBAN is no card
+    "email": _scrub_email,
+    "iban": _scrub_iban,
+    "id": _scrub_id,
+    "card": _scrub_card,
+    "ip": _scrub_ip,
+    "phone": _scrub_phone,
+}
+
+
+def scrubber(told: Any, option: str) -> Callable[[str], str]:
+    """Return the function that replaces what tells of a person by its kind.
+
+    Args:
+        told: kinds, of KINDS; None: all of them.
+        option: its name in the recipe.
+    """
+    asked = list(KINDS) if told is None else [told] if isinstance(told, str) else told
+    if not isinstance(asked, list) or not asked:
+        raise UserError(f"{option}: {told!r} is no list of kinds; known: {', '.join(KINDS)}.")
+    for kind in asked:
+        if kind not in KINDS:
+            raise UserError(
+                f"{option}: {kind} is not known.{did_you_mean(str(kind), KINDS)} Known: {', '.join(KINDS)}."
+            )
+    chosen = [scrub for kind, scrub in KINDS.items() if kind in asked]
+
+    def scrubbed(text: str) -> str:
+        for scrub in chosen:
+            text = scrub(text)
+        return text
+
+    return scrubbed
