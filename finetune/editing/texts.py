@@ -16,6 +16,8 @@ FORMS = ("NFC", "NFKC")
 # mark. The zero-width joiners stay: emoji and the scripts of India are spelled with them.
 UNSEEN = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]")
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# Characters of Windows-1252 that were read as Latin-1: "it\x92s" means "it’s". Browsers mend them in the same way.
+MEANT = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 # With its semicolon: "R&D" and "?a=1&copy=2" stay.
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 BLOCKS = """
@@ -51,8 +53,12 @@ def normalizer(told: Any, option: str) -> Callable[[str], str]:
 
 
 def without_control(text: str) -> str:
-    """Return a text without control characters and marks that show nothing; ends of lines become one newline."""
-    return UNSEEN.sub("", CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    """Return a text without control characters and marks that show nothing; ends of lines become one newline.
+
+    Those of them that Windows-1252 has letters and quotation marks for become these.
+    """
+    lined = text.replace("\r\n", "\n").replace("\r", "\n").translate(MEANT)
+    return UNSEEN.sub("", CONTROL.sub("", lined))
 
 
 def single_spaced(text: str) -> str:
