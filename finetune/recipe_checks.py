@@ -50,6 +50,9 @@ def _of_data(recipe: Recipe) -> Iterator[str]:
     if data.streaming and recipe.train.train_sampling_strategy not in ("random", "sequential"):
         wanted = recipe.train.train_sampling_strategy
         yield f"train.train_sampling_strategy {wanted} needs every row at once, and data.streaming is on."
+    varies = columns.label is not None and columns.image is None and recipe.task.kind not in PLACES | WORDS
+    if data.augment is not None and not varies:
+        yield f"data.augment varies texts that have a label, and those of task.kind {recipe.task.kind} have none."
     if data.clean:
         yield from _of_cleaning(recipe)
     for split in ("train", "validation", "test"):

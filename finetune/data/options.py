@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from finetune.editing import plan
+from finetune.editing.augmenting import NEED_SYNONYMS, OPERATIONS
 from finetune.errors import UserError, did_you_mean
 
 
@@ -63,6 +64,31 @@ class ImageOptions:
             ) from None
 
 
+@dataclass(frozen=True)
+class AugmentOptions:
+    """Copies of training rows, each with one change: Wei & Zou 2019 (arXiv:1901.11196). Never of held-out rows."""
+
+    copies: int = 1  # of each row
+    delete: float = 0.0  # share of the words that are left out
+    swap: float = 0.0  # share of the words that change places with another
+    replace: float = 0.0  # share of the words that become a synonym
+    insert: float = 0.0  # share of the words of which a synonym is added somewhere
+    thesaurus: str | None = None  # file of synonyms for replace and insert: a line holds words that mean the same
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.copies <= 100:
+            raise UserError(f"data.augment.copies is {self.copies}; it must lie between 1 and 100")
+        for name in OPERATIONS:
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"data.augment.{name} is {getattr(self, name)}; it is a share of the words, 0.1 say")
+        asked = [name for name in OPERATIONS if getattr(self, name)]
+        needing = [name for name in asked if name in NEED_SYNONYMS]
+        if needing and self.thesaurus is None:
+            raise UserError(f"data.augment.thesaurus is missing: {needing[0]} needs a file of synonyms")
+        if self.thesaurus is not None and not needing:
+            raise UserError("data.augment.thesaurus is for replace and insert, and both are 0; leave it out")
+
+
 SIZES = (8, 256)  # the least and the greatest side of an image, pixels
 
 
@@ -84,6 +110,7 @@ class DataOptions:
     # What is done to texts, in the list's order: unicode, control, html, whitespace, scrub, stop_words change them;
     # length, block, language drop rows. Each a name, or a name with its options: {scrub: [email, phone]}.
     clean: list[str | dict[str, Any]] = field(default_factory=list)
+    augment: AugmentOptions | None = None  # copies of training rows with other words, for classifiers
     # The first N rows after a shuffle with `seed`.
     max_train_rows: int | None = None
     max_validation_rows: int | None = None
@@ -119,11 +146,15 @@ class DataOptions:
         for name in ("max_train_rows", "max_validation_rows", "max_test_rows", "shuffle_buffer"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.augment is not None and not any(getattr(self.augment, name) for name in OPERATIONS):
+            raise UserError(f"data.augment: nothing is done; set one of {', '.join(OPERATIONS)} to a share, 0.1 say")
         if self.streaming:
             self._refuse_what_needs_every_row()
 
     def _refuse_what_needs_every_row(self) -> None:
         if isinstance(self.validation, Holdout):
             raise UserError("data.validation.fraction: a streamed train cannot be split; name a validation file")
+        if self.augment is not None:
+            raise UserError("data.augment needs every row at once, and data.streaming is on")
         if self.duplicates in ("error", "drop"):
             raise UserError(f"data.duplicates: {self.duplicates} needs every row at once and data.streaming is on")

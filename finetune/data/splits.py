@@ -12,16 +12,17 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as compute
 
+from finetune.data.augmenting import augmented
 from finetune.data.chunks import Findings, Request
 from finetune.data.cleaning import dropped, told
 from finetune.data.duplicates import settle_duplicates
 from finetune.data.faults import Faults
-from finetune.data.files import find_pieces, named_sources
+from finetune.data.files import find_pieces, fingerprint, named_sources
 from finetune.data.generated import of_files, settle_generated
 from finetune.data.labels import alike_labels, settle_labels
 from finetune.data.leakage import find_leaks, settle_leaks
 from finetune.data.mixture import mix
-from finetune.data.options import DataOptions, Holdout, ImageOptions, Source
+from finetune.data.options import AugmentOptions, DataOptions, Holdout, ImageOptions, Source
 from finetune.data.reading import Read, join, read_piece, request_for
 from finetune.data.splitting import hold_out
 from finetune.data.squares import remarked, settle_images
@@ -201,9 +202,20 @@ class Loading:
         self.result.notes += settle_leaks(leaks, self.options)
 
     def finish(self, wanted: tuple[str, ...]) -> Splits:
-        """Return the wanted splits as data sets."""
+        """Return the wanted splits as data sets; the training rows with their copies, after all comparisons."""
+        if self.options.augment is not None and "train" in self.tables and "train" in wanted:
+            self.augment(self.options.augment)
         rows = {name: datasets.Dataset(table) for name, table in self.tables.items() if name in wanted}
         return replace(self.result, rows=rows)
+
+    def augment(self, options: AugmentOptions) -> None:
+        """Put copies with other words beside the training rows."""
+        before = self.tables["train"]
+        self.tables["train"], note = augmented(before, self.columns.texts, options, self.options.seed)
+        self.note("train", "augmented", len(before), len(self.tables["train"]))
+        self.result.notes.append(note)
+        if options.thesaurus is not None:
+            self.result.fingerprints[options.thesaurus] = fingerprint(options.thesaurus)
 
     def note(self, split: str, step: str, before: int, after: int) -> None:
         """Write a line of the ledger."""
