@@ -257,7 +257,8 @@ class Task(ABC):
 
     def generate(self, model: PreTrainedModel, processor: Processor, count: int, seed: int) -> Generated:
         """Return `count` generations: texts, or images as uint8 of shape (count, size, size, channels)."""
-        raise UserError(f"task.kind: {self.kind} generates nothing.")
+        hint = " without a prompt; see finetune generate" if type(self).reply is not Task.reply else ""
+        raise UserError(f"task.kind: {self.kind} generates nothing{hint}.")
 
     def generates_images(self) -> bool:
         """Say whether what `generate` returns is images."""

@@ -79,3 +79,8 @@ def test_what_cannot_be_written_is_refused_in_one_line(runs, capsys, kind, words
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("finetune: ")]
     assert len(error) == 1
     assert re.search(said, error[0]), error[0]
+
+
+def test_what_needs_a_prompt_says_so_when_it_is_asked_for_samples(runs, capsys):
+    assert main(["sample", str(runs["seq2seq"])]) == 2
+    assert "seq2seq generates nothing without a prompt; see finetune generate." in capsys.readouterr().err
