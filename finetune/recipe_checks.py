@@ -64,6 +64,8 @@ def _of_cleaning(recipe: Recipe) -> Iterator[str]:
     kind, columns = recipe.task.kind, recipe.task.columns()
     if columns.image is not None:
         yield f"data.clean cleans texts, and task.kind {kind} reads images."
+    if columns.parts is not None:
+        yield f"data.clean cleans columns of text, and task.kind {kind} makes its own of several; clean the files."
     for step in plan(recipe.data.clean):
         if kind in PLACES and step.edit is not None:
             yield f"data.clean: {step.name} moves the places in a text that task.kind {kind} learns; clean the files."

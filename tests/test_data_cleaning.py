@@ -138,6 +138,7 @@ def test_a_run_cleans_what_it_is_asked_later_as_it_was_trained(home, run, tmp_pa
         ),
         ("text-classification", "html", r"data\.clean"),
         ("image-classification", ["html"], "data.clean cleans texts, and task.kind image-classification reads images"),
+        ("chat", ["whitespace"], "task.kind chat makes its own of several; clean the files"),
         ("causal-lm", ["stop_words"], "stop_words is for tasks with labels, and task.kind causal-lm learns to write"),
         ("seq2seq", ["html", "stop_words"], "stop_words is for tasks with labels"),
     ],
