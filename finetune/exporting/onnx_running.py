@@ -39,6 +39,7 @@ class Exported(nn.Module):
     """What the graphs of a run have in common with its model."""
 
     device = torch.device("cpu")
+    dtype = torch.float32
 
     def __init__(self, original: Original, files: dict[str, Path]) -> None:
         super().__init__()
