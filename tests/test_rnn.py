@@ -154,6 +154,33 @@ def test_what_it_cannot_be_is_said(options, line) -> None:
         RNNConfig(**options)
 
 
+def test_an_adapter_on_its_head_is_trained_and_comes_back_and_none_is_found_for_it(run, tmp_path) -> None:
+    from finetune.errors import UserError
+
+    base = run("causal-lm", model=MODEL, train={"output_dir": str(tmp_path / "base")})
+    lora = {"peft_type": "LORA", "r": 2, "target_modules": ["narrow"]}
+    source = {"path": str(base), "config": None}
+
+    trained = run("causal-lm", model=source, adapter=lora)
+
+    assert json.loads((trained / "reload.json").read_text())["same"]
+    with pytest.raises(UserError, match="auto finds no layers in RNNForCausalLM"):
+        run("causal-lm", model=source, adapter={"peft_type": "LORA"}, train={"output_dir": str(tmp_path / "auto")})
+
+
+def test_its_token_vectors_are_rounded_and_nothing_else_is_found_to_round(run, tmp_path) -> None:
+    from finetune.compressing.quantize import quantize
+    from finetune.errors import UserError
+
+    trained = run("causal-lm", model=MODEL)
+
+    rounded = quantize(trained, tmp_path / "int8", "int8-weight", embeddings=True)
+
+    assert json.loads((rounded / "reload.json").read_text())["same"]
+    with pytest.raises(UserError, match="no linear layer that can be put into fewer bits"):
+        quantize(trained, tmp_path / "none", "int8-weight")
+
+
 @both
 def test_packed_and_accumulated_steps_are_those_of_one_batch(run, weights, tmp_path, cell) -> None:
     model = {**MODEL, "config": {**MODEL["config"], "cell": cell}}

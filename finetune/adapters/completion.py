@@ -86,6 +86,8 @@ def _task_type(config: Any, model: PreTrainedModel) -> Any:
     }
     name = type(model).__name__
     found = next((task for task, table in tables.items() if name in table.values()), None)
+    if found is None and model.can_generate() and not model.config.is_encoder_decoder:  # a family of our own
+        found = TaskType.CAUSAL_LM
     if config.task_type not in (None, found):
         raise UserError(f"adapter.task_type: {config.task_type} does not fit {name}; leave it out, it is set to fit.")
     # PEFT 0.21's model for question answering passes no token_type_ids on: question and text would be one.

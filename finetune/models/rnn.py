@@ -67,7 +67,7 @@ class RNNForCausalLM(PreTrainedModel, GenerationMixin):
     """The next token, told from the state that the tokens before left behind."""
 
     config_class = RNNConfig
-    base_model_prefix = ""
+    base_model_prefix = "rnn"
     main_input_name = "input_ids"
     accepts_loss_kwargs = False
     config: RNNConfig
@@ -122,6 +122,8 @@ class RNNForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> CausalLMOutputWithPast:
         """Return the logits of the next tokens, and the state after the last one.
@@ -138,7 +140,7 @@ class RNNForCausalLM(PreTrainedModel, GenerationMixin):
             labels: shape (batch, length), the tokens themselves: the loss is the mean nats of each next one.
             use_cache: return the state.
             logits_to_keep: of the last so many places alone; 0: of all.
-            return_dict: not read; what comes back always has names.
+            output_attentions, output_hidden_states, return_dict: not read, for callers that pass them to every model.
         """
         words = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
         opens = _opens(words, attention_mask, position_ids)
