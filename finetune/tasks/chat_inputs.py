@@ -73,8 +73,7 @@ class Conversations:
         if pack:  # a block is its own unit: it may hold several conversations
             inputs = inputs.remove_columns("row").add_column("row", list(range(len(inputs))))
             facts |= {"dropped": 0, "documents": rows.num_rows}
-        learned = sum(label != IGNORED for labels in inputs["labels"] for label in labels)
-        return Encoded(inputs.remove_columns("cut"), facts | {"learned": learned})
+        return Encoded(inputs.remove_columns("cut"), facts | {"learned": _count(inputs)})
 
     def _one_by_one(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         return _table([made for made, _ in self._made(rows, numbers)], self.held)
@@ -106,8 +105,8 @@ class Conversations:
             ids, learned = read.ids[: most + 1], read.learned[: most + 1]
             if any(read.learned) and not any(learned[1:]):
                 raise UserError(
-                    f"{row_id}: nothing that is learned is left within task.block_size {most}: the first reply begins "
-                    f"after {read.learned.index(True)} tokens. Raise it, or set data.on_long to drop."
+                    f"{row_id}: nothing that is learned is left within task.block_size {most}: it begins after "
+                    f"{read.learned.index(True)} tokens. Raise it, or set data.on_long to drop."
                 )
             if not any(read.learned) and not self.held:
                 raise UserError(f"{row_id}: has no assistant's turn, so nothing of it would be learned.")
@@ -190,6 +189,14 @@ def _block(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _table(made: list[dict[str, Any]], held: bool) -> dict[str, list[Any]]:
     return {name: [each[name] for each in made] for name in (*LISTS, *PLAIN, *(HELD if held else ()))}
+
+
+def _count(inputs: Dataset) -> int:
+    """Return how many tokens are learned."""
+    from pyarrow import compute
+
+    labels = compute.list_flatten(inputs.data.column("labels"))
+    return int(compute.sum(compute.not_equal(labels, IGNORED)).as_py() or 0)
 
 
 def _features(held: bool) -> Features:
