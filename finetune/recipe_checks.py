@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 WITHOUT_HEAD = {"causal-lm", "chat"}  # tasks whose model comes whole: nothing in it is new
 PLACES = {"question-answering"}  # tasks whose targets are places in a text
-WORDS = {"token-classification"}  # tasks whose texts are lists of words, with a label each
 PRETRAINED = {  # tasks that need a model's source
     "text-classification",
     "token-classification",
@@ -50,9 +49,10 @@ def _of_data(recipe: Recipe) -> Iterator[str]:
     if data.streaming and recipe.train.train_sampling_strategy not in ("random", "sequential"):
         wanted = recipe.train.train_sampling_strategy
         yield f"train.train_sampling_strategy {wanted} needs every row at once, and data.streaming is on."
-    varies = columns.label is not None and columns.image is None and recipe.task.kind not in PLACES | WORDS
+    varies = columns.label is not None and columns.image is None and columns.words is None
+    varies = varies and recipe.task.kind not in PLACES
     if data.augment is not None and not varies:
-        yield f"data.augment varies texts that have a label, and those of task.kind {recipe.task.kind} have none."
+        yield f"data.augment varies texts that have a label as a whole; those of task.kind {recipe.task.kind} have not."
     if data.clean:
         yield from _of_cleaning(recipe)
     for split in ("train", "validation", "test"):
@@ -69,7 +69,7 @@ def _of_cleaning(recipe: Recipe) -> Iterator[str]:
     for step in plan(recipe.data.clean):
         if kind in PLACES and step.edit is not None:
             yield f"data.clean: {step.name} moves the places in a text that task.kind {kind} learns; clean the files."
-        if kind in WORDS:
+        if columns.words is not None:
             yield f"data.clean: {step.name} looks at texts, and the rows of task.kind {kind} are lists of words."
         if step.of_labels and columns.label is None:
             yield f"data.clean: {step.name} is for tasks with labels, and task.kind {kind} learns to write."

@@ -131,8 +131,13 @@ def test_preview_shows_copies_beside_their_rows_and_training_counts_them(
         ("text-classification", {"swap": 0.1, "thesaurus": "x.txt"}, "thesaurus is for replace and insert"),
         ("text-classification", {"replace": 0.1, "thesaurus": "x.txt"}, "x.txt cannot be read: No such file"),
         ("text-classification", {"deleted": 0.1}, "Did you mean delete"),
-        ("causal-lm", {"delete": 0.1}, "varies texts that have a label, and those of task.kind causal-lm have none"),
+        (
+            "causal-lm",
+            {"delete": 0.1},
+            "varies texts that have a label as a whole; those of task.kind causal-lm have not",
+        ),
         ("image-classification", {"delete": 0.1}, "varies texts that have a label"),
+        ("token-classification", {"delete": 0.1}, "varies texts that have a label as a whole"),
     ],
 )
 def test_variation_that_cannot_be_meant_is_refused(sections, write_recipe, capsys, kind, augment, said):

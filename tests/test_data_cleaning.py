@@ -141,6 +141,7 @@ def test_a_run_cleans_what_it_is_asked_later_as_it_was_trained(home, run, tmp_pa
         ("chat", ["whitespace"], "task.kind chat makes its own of several; clean the files"),
         ("causal-lm", ["stop_words"], "stop_words is for tasks with labels, and task.kind causal-lm learns to write"),
         ("seq2seq", ["html", "stop_words"], "stop_words is for tasks with labels"),
+        ("token-classification", ["html"], "html looks at texts, and the rows of .* are lists of words"),
     ],
 )
 def test_cleaning_that_cannot_be_meant_is_refused(sections, write_recipe, capsys, kind, steps, said):
@@ -155,8 +156,7 @@ def test_cleaning_that_cannot_be_meant_is_refused(sections, write_recipe, capsys
 @pytest.mark.parametrize(
     ("kind", "step", "said"),
     [("question-answering", "html", "moves the places in a text"),
-     ("question-answering", {"length": {"min_words": 2}}, None),
-     ("token-classification", {"length": {"min_words": 2}}, "lists of words")],
+     ("question-answering", {"length": {"min_words": 2}}, None)],
 )  # fmt: skip
 def test_texts_whose_places_are_learned_are_not_edited(kind, step, said):
     from types import SimpleNamespace
