@@ -100,9 +100,12 @@ def test_scores_have_intervals_and_rivals_have_paired_gaps():
     scores = generation_scores(SAID, MEANT, MEANT, "13a", resamples=200)
     rivals = generation_rivals({"copy": MEANT, "same": SAID}, SAID, MEANT, "13a", resamples=200)
 
-    assert set(scores) == {"bleu", "chrf", "length_ratio", "rouge1", "rouge2", "rougeL", "empty", "copied",
+    assert set(scores) == {"bleu", "chrf", "length_ratio", "rouge1", "rouge2", "rougeL", "empty", "commonest", "copied",
                            "novel_bigrams"}  # fmt: skip
     assert scores["rougeL"].low < scores["rougeL"].value < scores["rougeL"].high
     assert scores["empty"].value == pytest.approx(0.2)
+    assert scores["commonest"].value == pytest.approx(0.2)
+    deaf = generation_scores(["yes", "yes", "no", "yes"], MEANT[:4], None, "13a", resamples=0)
+    assert deaf["commonest"].value == pytest.approx(0.75)
     assert rivals["copy"]["rougeL_gap"].high < 0
     assert (rivals["same"]["bleu_gap"].low, rivals["same"]["bleu_gap"].high) == (0.0, 0.0)

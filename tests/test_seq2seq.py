@@ -282,13 +282,3 @@ def test_a_held_out_source_that_was_trained_on_leaks_whatever_its_target(tmp_pat
 
     with pytest.raises(UserError, match=r"test\.jsonl:1: the text is that of"):
         load_splits(options, Seq2Seq().columns(), ("train", "test"))
-
-
-def test_a_merged_run_is_held_against_the_first_row_by_row(run):
-    from finetune.merging import merge
-
-    merged = merge(run("seq2seq", "lora"))
-    rival = json.loads((merged / "scores.json").read_text())["baselines"]["original"]
-
-    assert {"nll_gap", "rougeL_gap", "bleu_gap", "chrf_gap"} <= set(rival)
-    assert rival["nll_gap"]["value"] == pytest.approx(0, abs=1e-4)

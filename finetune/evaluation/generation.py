@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.evaluation.bootstrap import Measure, bootstrap, with_gaps
-from finetune.evaluation.counting import divide
+from finetune.evaluation.counting import divide, group_sums
 from finetune.evaluation.metrics.bleu import bleu_counts, bleu_of
 from finetune.evaluation.metrics.chrf import chrf_counts, chrf_of
 from finetune.evaluation.metrics.copying import copying
@@ -36,9 +36,9 @@ def generation_measure(
     """Return the function from weights to the scores of generated texts.
 
     `rouge1`, `rouge2`, `rougeL` (mean F1), `bleu` and `chrf` (of the corpus), all from 0 to 100; `length_ratio`, words
-    generated over words of the references; `empty`, the share of texts without a word; with sources `copied`, the
-    share of the words that lie in fragments of the source, and `novel_bigrams`, see
-    `finetune.evaluation.metrics.copying`.
+    generated over words of the references; `empty`, the share of texts without a word; `commonest`, the share of the
+    commonest text: towards 1 the model does not listen to what it reads; with sources `copied`, the share of the words
+    that lie in fragments of the source, and `novel_bigrams`, see `finetune.evaluation.metrics.copying`.
 
     Args:
         texts, references: as many of each, one reference a text.
@@ -49,6 +49,7 @@ def generation_measure(
     for_bleu, for_chrf = bleu_counts(texts, references, cut), chrf_counts(texts, references)
     said, meant = (np.array([len(words(each, cut)) for each in group], dtype=float) for group in (texts, references))
     of_rows["empty"] = (said == 0).astype(float)
+    kinds, kind_of = np.unique(np.array(texts, dtype=object), return_inverse=True)
     if sources is not None:
         taken = copying(texts, sources, cut)
         of_rows |= {"copied": taken["coverage"], "novel_bigrams": taken["novel_bigrams"]}
@@ -58,6 +59,7 @@ def generation_measure(
             "bleu": bleu_of(for_bleu, weights),
             "chrf": chrf_of(for_chrf, weights),
             "length_ratio": divide(said @ weights, meant @ weights),
+            "commonest": group_sums(kind_of, len(kinds), weights).max(axis=0) / weights.sum(axis=0),
             **{name: _mean(values, weights) for name, values in of_rows.items()},
         }
 

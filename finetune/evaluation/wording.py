@@ -42,6 +42,7 @@ NAMES = {
     "c2st_features": "told apart by features (0.5: not)",
     "c2st_pixels": "told apart by pixels (0.5: not)",
     "chrf": "chrF",
+    "commonest": "rows with the commonest text",
     "copied": "words copied from the source",
     "copy": "the source, copied",
     "cs": "classifier score",
