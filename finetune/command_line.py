@@ -43,25 +43,6 @@ class Verb:
     hidden: bool = False  # for our own processes
 
 
-GENERATE = Verb(
-    "finetune.writing:generate",
-    "Let a run write: go on with a text, or answer one.",
-    ("run",),
-    {
-        "prompt": "the text that is gone on with, or answered",
-        "file": "FILE of rows instead, with the column that the run was trained on",
-        "output": "FILE.jsonl for the rows (else printed)",
-        "count": "texts for each prompt, where they are drawn (1)",
-        "seed": "the same one draws the same (13)",
-        "do_sample": "draw tokens; else the likeliest is taken each time",
-        **dict.fromkeys(GENERATION, "of GenerationConfig"),
-    },
-    overrides=True,
-    shows="finetune.writing:shown",
-    data=True,
-)
-
-
 @dataclass
 class Command:
     """A command line, taken apart."""

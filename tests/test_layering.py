@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the top down: a module imports from its own line and those below.
 LAYERS = (
-    ("__main__", "cli", "command_line", "endings", "launching", "usage"),
+    ("__main__", "cli", "command_line", "endings", "launching", "usage", "verbs"),
     (
         "agreement",
         "compressing",
@@ -35,6 +35,7 @@ LAYERS = (
         "reuse",
         "run",
         "showing",
+        "sweeping",
         "writing",
     ),
     (
