@@ -25,6 +25,7 @@ READS = {
     "feed_forward": float, "heads": float, "zeros": float, "recover": float,
     "grid": Path, "output": Path, "head": Path, "file": Path, "prompt": str, **GENERATION,
     "profile": str, "method": str, "weights": str, "to": str, "class": str, "importance": str,
+    "model": str,
 }  # fmt: skip
 SEVERAL = "runs"  # the position that takes one or more
 
@@ -139,6 +140,7 @@ def _example(verb: str, option: str) -> str:
         "method": "ties",
         "weights": "0.7,0.3",
         "class": "NAME",
+        "model": "distilbert/distilbert-base-uncased",
     }.get(option, "VALUE")
 
 

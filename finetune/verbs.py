@@ -17,6 +17,13 @@ VERBS = {
         overrides=True,
         shows="finetune.showing:run",
     ),
+    "init": Verb(
+        "finetune.drafting:draft",
+        "Look at a file and write a commented recipe for it.",
+        ("data",),
+        {"output": "FILE.yaml (recipe.yaml)", "model": "Hub id or folder to fine-tune (a usual one of the task)"},
+        shows="finetune.drafting:shown",
+    ),
     "sweep": Verb(
         "finetune.sweeping:sweep",
         "Train a recipe many times with other options; the best, by validation rows, meets the test rows once.",

@@ -163,7 +163,7 @@ def test_a_broken_recipe_ends_with_one_line_and_writes_nothing(
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        (["trian", "my.yaml"], "trian is not a command; known: train, sweep, evaluate"),
+        (["trian", "my.yaml"], "trian is not a command; known: train, init, sweep, evaluate"),
         (["my.yaml"], "Did you mean: finetune train my.yaml?"),
         (["train"], "RECIPE is missing: finetune train RECIPE"),
         (["train", "other.yaml"], "there is no recipe other.yaml."),

@@ -22,6 +22,7 @@ LAYERS = (
         "compressing",
         "deriving",
         "difference",
+        "drafting",
         "drawing",
         "exporting",
         "merging",
