@@ -15,6 +15,7 @@ from finetune import artefact, usage
 from finetune.command_line import Command, take_apart
 from finetune.endings import ending, leave_group, say
 from finetune.errors import UserError
+from finetune.launching import end_with_launcher
 from finetune.recipe_names import nearest
 from finetune.verbs import VERBS
 
@@ -22,6 +23,7 @@ from finetune.verbs import VERBS
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 the user, 3 a failed check, 4 the machine."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    end_with_launcher()
     try:
         code = _run(arguments)
     except (Exception, KeyboardInterrupt) as error:  # what `ending` does not know is raised again

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
 
 from finetune.errors import UserError, did_you_mean
 
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 PACKAGE = Path(__file__).parent
 FOLDERS = (PACKAGE.parent / "accelerate_configs", PACKAGE / "accelerate_configs")  # a checkout; a wheel
 
@@ -52,6 +54,22 @@ def launch(profile: str, arguments: list[str]) -> int:
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
+
+
+def end_with_launcher() -> None:
+    """Let the kernel end this worker when its launcher is gone; nothing in a process that no launcher started.
+
+    Killed outright, a launcher tells its workers nothing, and they would wait for one another for half an hour.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+    import signal
+
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it went before it was asked about
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _shell_code(code: int) -> int:

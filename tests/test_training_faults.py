@@ -90,3 +90,32 @@ def test_a_file_system_that_refuses_a_file_leaves_no_part_of_a_checkpoint(tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.faults
+def test_workers_end_when_their_launcher_is_killed(sections, write_recipe, tmp_path):
+    made = sections("text-classification", train={"num_train_epochs": 100000, "use_cpu": True})
+    command = [sys.executable, "-m", "finetune", "train", str(write_recipe(made)), "--profile", "cpu"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
+        "OMP_NUM_THREADS": "1",
+    }
+    launcher = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    workers: list[int] = []
+    limit = time.monotonic() + 200
+    while time.monotonic() < limit and not (len(workers) == 2 and (tmp_path / "run" / "run.json").exists()):
+        time.sleep(0.2)
+        workers = [int(word) for word in children.read_text().split()]
+    assert len(workers) == 2  # and both are training, or about to
+    launcher.kill()
+    launcher.wait()
+
+    limit = time.monotonic() + 30
+    while time.monotonic() < limit and any(Path(f"/proc/{each}").exists() for each in workers):
+        time.sleep(0.2)
+    left = [each for each in workers if Path(f"/proc/{each}").exists()]
+    for each in left:
+        os.kill(each, signal.SIGKILL)
+    assert not left
