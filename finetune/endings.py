@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import threading
+import time
 
 from finetune.errors import FinetuneError, UserError
 
@@ -29,6 +30,7 @@ NETWORK = {  # by name: requests, httpx and huggingface_hub each have their own,
 }
 MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "CUDA error: out of memory")
 INTERRUPTED = 130
+PATIENCE = 60  # seconds that another rank leaves to rank 0
 
 
 def ending(error: BaseException) -> tuple[int, str] | None:
@@ -42,10 +44,16 @@ def ending(error: BaseException) -> tuple[int, str] | None:
 
 
 def say(error: BaseException, line: str) -> None:
-    """Print the line that ends a command: on rank 0, or on another rank what it alone can know."""
+    """Print the line that ends a command: on rank 0, or on another rank what it alone can know.
+
+    Every rank reads the same recipe and files. So another rank waits for rank 0 to say what it found, whose end ends
+    all; were it gone before, rank 0 could fail for want of it, and nobody would have said why.
+    """
     rank = int(os.environ.get("RANK", "0"))
-    if rank and isinstance(error, UserError | KeyboardInterrupt):
-        return  # every rank reads the same recipe and files
+    if rank and isinstance(error, KeyboardInterrupt):
+        return
+    if rank and isinstance(error, UserError):
+        time.sleep(PATIENCE)  # still here: rank 0 has not met it
     own = f" (rank {rank})" if rank else ""
     sys.stderr.write(f"finetune{own}: {' '.join(line.split())}\n")
 

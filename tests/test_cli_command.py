@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from finetune import artefact
+from finetune import endings
 from finetune.cli import VERBS, main
 from finetune.endings import ending
 from finetune.errors import CheckFailed, EnvironmentFailed, UserError
@@ -203,17 +204,21 @@ def test_our_own_faults_keep_their_traceback(recipe: Path, called: list, monkeyp
     assert ending(FileNotFoundError("ours")) is None
 
 
-def test_ranks_but_the_first_say_only_what_they_alone_can_know(
+def test_another_rank_leaves_the_line_to_the_first_and_says_what_that_one_has_not_met(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    from finetune.endings import say
-
+    waited: list[float] = []
+    monkeypatch.setattr(endings.time, "sleep", waited.append)
     monkeypatch.setenv("RANK", "1")
     assert main(["train", "nowhere.yaml"]) == 2
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "finetune (rank 1): there is no recipe nowhere.yaml.\n"
+    assert waited == [endings.PATIENCE]
 
-    say(MemoryError(), "out of memory")
+    endings.say(MemoryError(), "out of memory")  # what it alone can know
     assert capsys.readouterr().err == "finetune (rank 1): out of memory\n"
+    endings.say(KeyboardInterrupt(), "interrupted")
+    assert capsys.readouterr().err == ""
+    assert len(waited) == 1
 
 
 def test_profiles_are_found_by_name_or_path(tmp_path: Path):
