@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetune import artefact
-from finetune import endings
+from finetune import artefact, endings
 from finetune.cli import VERBS, main
 from finetune.endings import ending
 from finetune.errors import CheckFailed, EnvironmentFailed, UserError
