@@ -88,7 +88,8 @@ def _call(command: Command) -> int:
         return 0
     with contextlib.redirect_stdout(sys.stderr) if verb.data else contextlib.nullcontext():
         flags = {f"{name}_" if iskeyword(name) else name: value for name, value in command.flags.items()}
-        result = _function(verb.call)(**given, **flags)
+        call = verb.together if verb.together and "runs" in given else verb.call
+        result = _function(call)(**given, **flags)
     if verb.shows and not (verb.data and command.flags.get("output")):
         _print(_function(verb.shows)(result))
     return 0

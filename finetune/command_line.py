@@ -25,7 +25,7 @@ READS = {
     "feed_forward": float, "heads": float, "zeros": float, "recover": float,
     "grid": Path, "output": Path, "head": Path, "file": Path, "prompt": str, **GENERATION,
     "profile": str, "method": str, "weights": str, "to": str, "class": str, "importance": str,
-    "model": str,
+    "model": str, "combine": str,
 }  # fmt: skip
 SEVERAL = "runs"  # the position that takes one or more
 
@@ -38,6 +38,8 @@ class Verb:
     help: str
     positions: tuple[str, ...] = ()  # the last may be "runs": one or more
     flags: dict[str, str] = field(default_factory=dict)  # name: help
+    together: str = ""  # "module:function" that is called instead where several runs stand in the place of "run"
+    of_several: tuple[str, ...] = ()  # flags that it alone takes
     overrides: bool = False  # takes --section.option VALUE
     shows: str = ""  # "module:function" from what `call` returns to what is printed
     data: bool = False  # what it prints is for another program: all other words go to stderr
@@ -141,6 +143,7 @@ def _example(verb: str, option: str) -> str:
         "weights": "0.7,0.3",
         "class": "NAME",
         "model": "distilbert/distilbert-base-uncased",
+        "combine": "vote",
     }.get(option, "VALUE")
 
 
@@ -154,6 +157,14 @@ def _read(flag: str, value: str) -> Any:
 
 def _place(command: Command, verb: Verb, loose: list[str]) -> None:
     several = verb.positions[-1:] == (SEVERAL,)
+    if verb.together and len(loose) > len(verb.positions) and all(map(_is_path, loose)):
+        last = len(loose) - len(verb.positions) + 1
+        command.positions = {SEVERAL: [Path(word) for word in loose[:last]]}
+        command.positions |= {name: Path(word) for name, word in zip(verb.positions[1:], loose[last:], strict=True)}
+        return
+    for flag in verb.of_several:
+        if flag in command.flags:
+            raise UserError(f"--{flag} is for several runs: finetune {command.name} RUN RUN … FILE.")
     if len(loose) > len(verb.positions) and not several:
         extra = loose[len(verb.positions)]
         hint = (
@@ -167,6 +178,11 @@ def _place(command: Command, verb: Verb, loose: list[str]) -> None:
     command.positions = {name: Path(word) for name, word in zip(verb.positions, loose, strict=False)}
     if several:
         command.positions[SEVERAL] = [Path(word) for word in loose[len(verb.positions) - 1 :]]
+
+
+def _is_path(word: str) -> bool:
+    """Say whether a word is meant as a path, and not as an option whose dashes were forgotten."""
+    return not ("=" in word or word.startswith("-")) or Path(word).exists()
 
 
 def shown(position: str) -> str:

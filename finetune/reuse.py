@@ -153,10 +153,7 @@ def _origin(run: Path, recipe: Recipe, seed: int) -> np.ndarray:
 def predict(run: Path, file: Path, output: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Dataset:
     """Answer every row of a file; write the answers to `output` (.jsonl, .csv or .parquet) when it is given."""
     artefact.open_run(run)
-    if output is not None and output.suffix not in (".jsonl", ".csv", ".parquet"):
-        raise UserError(f"--output: {output} should end in .jsonl, .csv or .parquet.")
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise UserError(f"--output: {output} cannot be written: {output.parent} is no folder, or {output.name} is one.")
+    refuse_unwritable(output)
     recipe, model, processor = load_run(run, overrides)
     rows = read_unlabelled(recipe, str(file))
     # Every row gets an answer: what training would drop or refuse is cut here.
@@ -174,3 +171,11 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
     if output is not None and trainer.is_world_process_zero():
         artefact.write_table(table, output)
     return table
+
+
+def refuse_unwritable(output: Path | None) -> None:
+    """Refuse a file for answers that has an unknown ending, or no folder to lie in."""
+    if output is not None and output.suffix not in (".jsonl", ".csv", ".parquet"):
+        raise UserError(f"--output: {output} should end in .jsonl, .csv or .parquet.")
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise UserError(f"--output: {output} cannot be written: {output.parent} is no folder, or {output.name} is one.")

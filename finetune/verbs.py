@@ -41,9 +41,14 @@ VERBS = {
     ),
     "predict": Verb(
         "finetune.reuse:predict",
-        "Answer every row of a file with a run.",
+        "Answer every row of a file with a run, or with several of one task together: RUN RUN … FILE.",
         ("run", "file"),
-        {"output": "FILE.jsonl, .csv or .parquet for the answers; printed when left out"},
+        {
+            "output": "FILE.jsonl, .csv or .parquet for the answers; printed when left out",
+            "combine": "of several runs: mean of their probabilities, or vote (mean)",
+        },
+        together="finetune.ensembles:predict",
+        of_several=("combine",),
         overrides=True,
         shows="finetune.showing:answers",
         data=True,

@@ -24,6 +24,7 @@ LAYERS = (
         "difference",
         "drafting",
         "drawing",
+        "ensembles",
         "exporting",
         "merging",
         "novelty",
