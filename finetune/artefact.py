@@ -38,6 +38,7 @@ ORIGIN = "origin.json"  # of a run that was made of another: by what verb, of wh
 NOVELTY = "novelty"
 CHECKPOINTS = "checkpoints"
 PUBLICATION = "publish.json"
+SEEDS = "seeds.json"  # of a folder that holds a run for each of several seeds
 
 REFERENCE_BATCH = 4  # rows: a language model's logits are (rows, tokens, vocabulary)
 RTOL, ATOL = 1e-4, 1e-5

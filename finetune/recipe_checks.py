@@ -103,6 +103,8 @@ def _of_train(recipe: Recipe) -> Iterator[str]:
     yield from _of_trackers(train.report_to)
     if train.head_learning_rate is not None and kind in WITHOUT_HEAD:
         yield f"train.head_learning_rate is of a new head, and task.kind {kind} has none."
+    if train.seeds is not None and recipe.publish is not None and recipe.publish.to is not None:
+        yield "train.seeds makes several runs, and publish.to takes one: leave it out, and finetune publish the one."
     if recipe.data.validation is None:
         from finetune.training.options import fitted_to
 

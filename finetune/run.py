@@ -41,6 +41,7 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
     """Train a recipe from rows to a saved, reloaded and scored run, and return the run's folder.
 
     A run that was cut short goes on from its last good checkpoint. `ready` is called with the model before it trains.
+    With `train.seeds` there is a run for each of them, and the folder that is returned holds them all.
 
     Raises:
         UserError: the recipe, a file or the model is not right; nothing was written.
@@ -51,6 +52,12 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
 
     from finetune.training.world import check_world
 
+    if recipe.train.seeds is not None:
+        from finetune.seeds import train_seeds
+
+        if ready is not None:
+            raise UserError("train.seeds trains each seed in a process of its own, where `ready` cannot be called.")
+        return train_seeds(recipe)
     started = time.time()
     run = Path(str(recipe.train.output_dir))
     check_world(recipe.train)

@@ -20,9 +20,34 @@ if TYPE_CHECKING:
 
 
 def run(folder: Path) -> str:
-    """Return a finished run's scores, its baselines' on the same rows beside them, and where its report lies."""
+    """Return a finished run's scores, its baselines' on the same rows beside them, and where its report lies.
+
+    Of a folder with a run for each of several seeds: the mean of each score, and what each seed scored.
+    """
+    if (folder / artefact.SEEDS).exists():
+        return seeds(artefact.read_json(folder / artefact.SEEDS), folder)
     report = folder / artefact.REPORT
     return "\n".join([*tables(folder), f"run: {folder}", *([f"report: {report}"] if report.exists() else [])])
+
+
+def seeds(found: Mapping[str, Any], folder: Path) -> str:
+    """Return the mean of each score over several seeds, its interval, what each seed scored, and the rivals' means."""
+    split = "test" if "test" in found["scores"] else next(iter(found["scores"]))
+    shown = {
+        name: each for name, each in found["scores"][split].items() if "/" not in name and not name.startswith(MINOR)
+    }
+    width = max(map(len, [split, *shown]))
+    numbers, rivals = list(found["runs"]), found["baselines"]
+    head = f"{split:<{width + 2}}  {'mean':>8}  {'95 % over seeds':<{SPACE - 2}}"
+    lines = [head + "".join(f"{name:>12}" for name in [*(f"seed {each}" for each in numbers), *rivals])]
+    for name, each in shown.items():
+        means = [each["values"].get(number) for number in numbers]
+        means += [rival.get(name, {"mean": None})["mean"] for rival in rivals.values()]
+        cells = "".join(f"{'' if value is None else f'{value:.4f}':>12}" for value in means)
+        lines.append(f"  {name:<{width}}  {each['mean']:>8.4f}{_interval(each):<{SPACE}}{cells}")
+    n = len(numbers)
+    lines.append(f"n = {n} {'seed: no interval' if n == 1 else 'seeds, the same rows'}; runs: {folder}")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def tables(folder: Path) -> list[str]:

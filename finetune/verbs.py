@@ -89,11 +89,11 @@ VERBS = {
     ),
     "merge": Verb(
         "finetune.merging:merge",
-        "Merge a run's adapter, or several, into the base: a run of its own, scored beside the first.",
+        "Merge a run's adapter, or several, into the base, or whole runs: a run of its own, scored beside the first.",
         ("runs",),
         {
             "output": "folder of the new run (RUN-merged)",
-            "method": "of several: cat (the weighted sum of the updates), svd, linear, ties, dare_linear …",
+            "method": "of several: cat (sum of the updates), svd, linear, ties, dare_linear …; of whole runs: soup",
             "weights": "of several: one each, as 0.7,0.3 (equal, summing to 1)",
             "density": "of ties and dare: share of the values that is kept (0.5)",
             "head": "RUN whose labels and head are taken, where labels differ (the average)",

@@ -14,6 +14,8 @@ from finetune.recipe_reading import Given, read_file
 if TYPE_CHECKING:
     import optuna
 
+    from finetune.recipe import Recipe
+
 SAMPLERS = ("tpe", "random", "grid")
 OPTIONS = ("output_dir", "space", "trials", "sampler", "prune", "score", "greater_is_better", "seed")
 RANGE = ("low", "high", "log", "step")
@@ -154,3 +156,10 @@ def _check(made: Sweep, given: Given) -> None:
     ranges = [each.name for each in made.space if not each.values]
     if made.sampler == "grid" and ranges:
         raise UserError(f"{given.name(('space', ranges[0]))} is a range, and a grid needs lists of values.")
+
+
+def of_one_run(recipe: Recipe) -> Recipe:
+    """Return a trial's recipe; UserError where it makes several runs, of which no one score could be told."""
+    if recipe.train.seeds is not None:
+        raise UserError("train.seeds makes several runs, and a trial is one: put train.seed into the space.")
+    return recipe

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune import artefact
 from finetune.errors import CheckFailed, UserError
 from finetune.recipe_reading import to_yaml
-from finetune.sweeping.space import Sweep, read_sweep
+from finetune.sweeping.space import Sweep, of_one_run, read_sweep
 from finetune.sweeping.trials import run_trial
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _recipe_of(plain: dict[str, Any], plan: Sweep, options: dict[str, Any], run:
     values.setdefault("evaluate", {})["baselines"] = False
     values = _with(values, {**options, "train.output_dir": str(run)}, plan)
     try:
-        return Recipe.from_dict(values)
+        return of_one_run(Recipe.from_dict(values))
     except UserError as error:
         raise UserError(f"{plan.source}: space: {error}") from None
 

@@ -46,6 +46,7 @@ class TrainOptions(TrainingArguments):
     adversarial_steps: int = 3
     adversarial_step_size: float = 0.3
     early_stopping_patience: int | None = None
+    seeds: list[int] | None = None
     overwrite: bool = False
 
     logging_nan_inf_filter: bool = False
@@ -118,6 +119,20 @@ class TrainOptions(TrainingArguments):
             yield f"adversarial_steps is {self.adversarial_steps}; give 1 or more"
         if self.rdrop_alpha is not None and self.adversarial is not None:
             yield "rdrop_alpha and train.adversarial change the loss both; leave one out"
+
+        if self.seeds is not None:
+            yield from self._wrong_seeds(self.seeds)
+
+    def _wrong_seeds(self, seeds: list[int]) -> Iterator[str]:
+        if not seeds:
+            yield "seeds is empty; give some, such as [1, 2, 3], or leave it out"
+        for place, seed in enumerate(seeds):
+            if seed in seeds[:place]:
+                yield f"seeds has {seed} twice: the second run would be the first again"
+            if not 0 <= seed < 2**32:
+                yield f"seeds has {seed}; give whole numbers from 0 to {2**32 - 1}"
+        if self.seed != 13:  # its default
+            yield f"seed is {self.seed}, and train.seeds says which are trained; leave one out"
 
     def _choose_device(self) -> None:
         asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1", "yes")

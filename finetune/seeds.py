@@ -1,0 +1,155 @@
+"""`train.seeds`: one recipe trained with several seeds, and what its scores are on average."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune import artefact
+from finetune.errors import CheckFailed, UserError
+from finetune.recipe_reading import to_yaml
+from finetune.showing import seeds as shown
+from finetune.sweeping.trials import run_trial
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+
+CONFIDENCE = 0.95
+OWN = (artefact.SEEDS, f".{artefact.SEEDS}.tmp")
+
+
+def train_seeds(recipe: Recipe) -> Path:
+    """Train a recipe once a seed, each an ordinary run in a process of its own, and return the folder of them all.
+
+    The runs are output_dir/seed-N, beside each its recipe and its log; seeds.json has the scores. The same command
+    goes on with a seed that was cut short, and leaves finished ones as they are.
+
+    Raises:
+        UserError: something else lies in the folder, or seeds of another recipe or other rows.
+        CheckFailed: a seed diverged; the others are trained and told first.
+    """
+    folder, seeds = Path(str(recipe.train.output_dir)), list(recipe.train.seeds or ())
+    if "LOCAL_RANK" in os.environ:
+        raise UserError("train.seeds starts a process for each seed itself: leave out --profile, or train each seed.")
+    _refuse_strangers(folder)
+    written = {seed: to_yaml(_of_seed(recipe, seed, _run(folder, seed))) for seed in seeds}
+    if not recipe.train.overwrite:
+        for seed, text in written.items():
+            _refuse_other(_run(folder, seed), text)
+    folder.mkdir(parents=True, exist_ok=True)
+    failed: dict[int, str] = {}
+    for place, (seed, text) in enumerate(written.items(), 1):
+        run = _run(folder, seed)
+        if recipe.train.overwrite and run.exists():
+            shutil.rmtree(run)
+        done = run.exists() and artefact.status(run) == "finished"
+        print(f"seed {seed} ({place}/{len(seeds)}): {'finished before' if done else f'see {run}.log'}", flush=True)
+        _file(run, ".yaml").write_text(text, encoding="utf-8")
+        ended = run_trial(_file(run, ".yaml"), run, watch=lambda found: False)
+        if ended.failed is not None:
+            failed[seed] = ended.failed
+            print(f"seed {seed} failed: {ended.failed}", flush=True)
+    whole = [seed for seed in seeds if seed not in failed]
+    if whole:
+        found = {**summary({seed: _run(folder, seed) for seed in whole}), "failed": failed}
+        artefact.write_json(folder / artefact.SEEDS, found)
+    if failed:
+        if whole:
+            print(shown(found, folder), flush=True)
+        others = "no seed ended well" if not whole else f"the means are over {len(whole)} of {len(seeds)} seeds"
+        raise CheckFailed(f"{folder}: seed {next(iter(failed))}: {next(iter(failed.values()))} So {others}.")
+    return folder
+
+
+def summary(runs: Mapping[int, Path]) -> dict[str, Any]:
+    """Return what seeds.json says of finished runs that differ by their seed.
+
+    Returns:
+        seeds; runs: {seed: its folder's name}; interval: what it is; scores: {split: {score: {mean, low, high, sd, n,
+        values: {seed: value}}}}; baselines: {name: {score: the same}}, of the test split as in scores.json.
+
+    Raises:
+        UserError: they were trained or scored on other rows.
+    """
+    rows = {seed: artefact.read_json(run / artefact.DATA)["fingerprints"] for seed, run in runs.items()}
+    first = next(iter(runs))
+    for seed, files in rows.items():
+        if files != rows[first]:
+            changed = next(name for name in {**files, **rows[first]} if files.get(name) != rows[first].get(name))
+            raise UserError(
+                f"{runs[seed]} and {runs[first].name} read different rows: {changed} has changed; --overwrite."
+            )
+    tables = {seed: artefact.read_json(run / artefact.SCORES) for seed, run in runs.items()}
+    baselines = {seed: table.pop("baselines", {}) for seed, table in tables.items()}
+    return {
+        "seeds": list(runs),
+        "runs": {str(seed): run.name for seed, run in runs.items()},
+        "interval": f"{CONFIDENCE:.0%} t-interval of the mean over seeds, on the same rows: what the seed alone moves",
+        "scores": _means(tables),
+        "baselines": _means(baselines),
+    }
+
+
+def _means(tables: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return {group: {score: its mean and values}} of {seed: {group: {score: …}}}, where a seed has the score."""
+    made: dict[str, Any] = {}
+    for table in tables.values():
+        for group, scores in table.items():
+            for name in scores:
+                if name not in made.setdefault(group, {}):
+                    each = {seed: other.get(group, {}).get(name) for seed, other in tables.items()}
+                    made[group][name] = mean_over({seed: one["value"] for seed, one in each.items() if one})
+    return made
+
+
+def mean_over(values: Mapping[int, float]) -> dict[str, Any]:
+    """Return the mean of one value a seed, its t-interval (None for one seed), their standard deviation, and them."""
+    import numpy as np
+    from scipy.stats import t
+
+    numbers = np.array(list(values.values()), dtype=np.float64)
+    n, mean = len(numbers), float(numbers.mean())
+    made: dict[str, Any] = {"mean": mean, "low": None, "high": None, "sd": None, "n": n}
+    if n > 1:
+        sd = float(numbers.std(ddof=1))
+        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
+        made |= {"low": mean - half, "high": mean + half, "sd": sd}
+    return {**made, "values": {str(seed): value for seed, value in values.items()}}
+
+
+def _run(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}"
+
+
+def _file(run: Path, ending: str) -> Path:
+    return run.with_name(run.name + ending)
+
+
+def _of_seed(recipe: Recipe, seed: int, run: Path) -> dict[str, Any]:
+    """Return the plain values of the recipe of one seed; the order of the data follows the seed where it did."""
+    values = recipe.to_dict()
+    train = {name: value for name, value in values["train"].items() if name != "seeds"}
+    return {**values, "train": {**train, "seed": seed, "output_dir": str(run)}}
+
+
+def _refuse_strangers(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"train.output_dir: {folder} is a file.")
+    if folder.exists() and artefact.status(folder):
+        raise UserError(
+            f"train.output_dir: {folder} holds a run, and train.seeds makes a folder of them. Give another."
+        )
+    names = [each.name for each in folder.iterdir()] if folder.exists() else []
+    strangers = [name for name in names if not name.startswith("seed-") and name not in OWN]
+    if strangers:
+        raise UserError(f"train.output_dir: {folder} holds other files ({strangers[0]}). Give another folder.")
+
+
+def _refuse_other(run: Path, text: str) -> None:
+    """Refuse to go on with, or to count, a run of another recipe."""
+    before = _file(run, ".yaml")
+    if run.exists() and (not before.exists() or before.read_text(encoding="utf-8") != text):
+        raise UserError(f"{run} was trained by another recipe. Give another train.output_dir, or --overwrite.")
