@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from finetune.recipe import Recipe
     from finetune.task import Batch, Task
 
 
@@ -76,3 +77,8 @@ def on_device(batch: Batch, model: PreTrainedModel) -> Batch:
 
 def _kept(run: Path) -> Iterator[Tensor]:
     return (logits for _, logits in artefact.reference_batches(run))
+
+
+def meaning(recipe: Recipe) -> tuple[Any, ...]:
+    """Return what the logits of a run mean."""
+    return recipe.task.kind, *(getattr(recipe.task, name, None) for name in ("problem", "labels"))

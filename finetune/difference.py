@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import artefact
-from finetune.agreement import Gap, answered, gap
+from finetune.agreement import Gap, answered, gap, meaning
 from finetune.errors import UserError
-from finetune.merging import meaning
 from finetune.reloading import load_base, load_merged
 
 if TYPE_CHECKING:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.adapters import METHODS, Combination, combine
-from finetune.agreement import Gap, beside_reference
+from finetune.agreement import Gap, beside_reference, meaning
 from finetune.deriving import derive, fingerprint, refuse_existing
 from finetune.errors import CheckFailed, UserError, did_you_mean
 from finetune.reloading import holds_adapter, load_base, load_merged
+from finetune.soups import soup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from finetune.recipe import Recipe
 
+SOUP = "soup"  # the method for whole models
 TOLERANCE = 1e-4  # of logits, relative to the largest
 
 
@@ -34,11 +36,13 @@ def merge(
 ) -> Path:
     """Merge the adapter of a run, or several combined, into the base in full precision; return the new run's folder.
 
+    With the method "soup" the runs are of whole models, and the new run's weights are their mean.
+
     Args:
         runs: one that trained an adapter, or several that trained LoRA adapters of one base.
         output: the new run's folder; RUN-merged when left out.
-        method: of several, how they are combined: one of `adapters.METHODS`; the weighted sum of the updates (cat)
-            when left out.
+        method: of several, how they are combined: one of `adapters.METHODS`, the weighted sum of the updates (cat)
+            when left out; or "soup".
         weights: of several, one each, in order ("0.7,0.3" or numbers); equal ones that sum to 1 when left out.
         density: of ties and dare, the share of the values that is kept; 0.5 when left out.
         head: of several, the run whose labels and head are taken; needed where labels differ.
@@ -56,8 +60,15 @@ def merge(
     refuse_existing(output)
     for run in runs:
         artefact.open_run(run)
+    if method == SOUP and len(runs) > 1:
+        for flag, value in (("weights", weights), ("density", density), ("head", head), ("tolerance", tolerance)):
+            if value is not None:
+                raise UserError(f"--{flag} says nothing to soup, which is the equal mean of whole models.")
+        return soup(runs, output, overrides)
+    for run in runs:
         if not holds_adapter(run):
-            raise UserError(f"{run} holds no adapter: its weights are those of a whole model already.")
+            hint = " --method soup takes the mean of several." if len(runs) > 1 else ""
+            raise UserError(f"{run} holds no adapter: its weights are those of a whole model already.{hint}")
     several = {"--method": method, "--weights": weights, "--density": density, "--head": head}
     if len(runs) == 1:
         for flag, value in several.items():
@@ -95,7 +106,8 @@ def _combination(
     """Return how the runs are combined; UserError for what the command line says wrongly."""
     method = method or METHODS[0]
     if method not in METHODS:
-        raise UserError(f"--method is {method}; known: {', '.join(METHODS)}.{did_you_mean(method, METHODS)}")
+        known = (*METHODS, SOUP)
+        raise UserError(f"--method is {method}; known: {', '.join(known)}.{did_you_mean(method, known)}")
     prunes = method.startswith(("ties", "dare"))
     if density is not None and not prunes:
         raise UserError(f"--density says nothing to {method}: ties and dare alone leave values out.")
@@ -157,11 +169,6 @@ def _check_alike(runs: Sequence[Path], first: int, recipe: Recipe, headless: boo
             raise UserError(
                 f"{run} and {runs[first]} have different labels or tasks; say with --head RUN whose head is taken."
             )
-
-
-def meaning(recipe: Recipe) -> tuple[Any, ...]:
-    """Return what the logits of a run mean."""
-    return recipe.task.kind, *(getattr(recipe.task, name, None) for name in ("problem", "labels"))
 
 
 def _beside(run: Path, recipe: Recipe, model: PreTrainedModel) -> Gap | None:
