@@ -32,6 +32,8 @@ def write_plot(path: Path, result: dict[str, Any], names: list[str], best: int) 
                 axis.scatter([value], [each["value"]], s=80, facecolors="none", edgecolors="tab:red", label="best")
         if numbers and min(values) > 0 and max(values) >= 20 * min(values):
             axis.set_xscale("log")
+        elif numbers:
+            axis.locator_params(axis="x", nbins=4)  # or long numbers run into each other
         axis.set_xlabel(option)
         axis.set_ylabel(f"validation {result['score']}")
     for place in range(len(shown), rows * wide):

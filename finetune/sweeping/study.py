@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune import artefact
 from finetune.errors import CheckFailed, UserError
 from finetune.recipe_reading import to_yaml
+from finetune.showing import MINOR
 from finetune.sweeping.space import Sweep, of_one_run, read_sweep
 from finetune.sweeping.trials import run_trial
 
@@ -63,7 +64,7 @@ def shown(folder: Path) -> str:
         value = "-" if each["value"] is None else f"{each['value']:.4f}"
         lines.append(f"{each['number']:>5}  {value:>12}  {_options_text(each['options'])}{_state_text(each)}")
     for name, score in found.get("test", {}).items():
-        if "/" not in name:
+        if "/" not in name and not name.startswith(MINOR):
             lines.append(f"test {name:<20} {score['value']:.4f}  [{_bound(score['low'])}, {_bound(score['high'])}]")
     return "\n".join([*lines, f"best: {folder / BEST}, trained as {found['best_run']}", f"plot: {folder / PICTURE}"])
 
