@@ -8,7 +8,7 @@ from typing import Any
 COLUMNS = 3
 
 
-def write_plot(path: Path, result: dict[str, Any], names: list[str], best: int) -> None:
+def write_plot(path: Path, result: dict[str, Any]) -> None:
     """Draw the validation score of every whole trial over each option, the best one marked, as PNG."""
     import matplotlib
 
@@ -28,7 +28,7 @@ def write_plot(path: Path, result: dict[str, Any], names: list[str], best: int) 
         along = values if numbers else [str(value) for value in values]
         axis.scatter(along, [each["value"] for each in told], s=18, alpha=0.7)
         for value, each in zip(along, told, strict=True):
-            if each["number"] == best:
+            if each["number"] == result["best"]:
                 axis.scatter([value], [each["value"]], s=80, facecolors="none", edgecolors="tab:red", label="best")
         if numbers and min(values) > 0 and max(values) >= 20 * min(values):
             axis.set_xscale("log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.errors import CheckFailed, UserError
-from finetune.recipe_reading import to_yaml
+from finetune.recipe_reading import Given, override, to_yaml
 from finetune.showing import MINOR
 from finetune.sweeping.space import Sweep, of_one_run, read_sweep
 from finetune.sweeping.trials import run_trial
@@ -101,31 +102,23 @@ def _recipe_of(plain: dict[str, Any], plan: Sweep, options: dict[str, Any], run:
     """Return the recipe of a trial: without test rows, baselines and publication."""
     from finetune.recipe import Recipe
 
-    values = json.loads(json.dumps(plain))
+    values = copy.deepcopy(plain)
     for name in ("test", "max_test_rows"):
         values["data"].pop(name, None)
     values.pop("publish", None)
     values.setdefault("evaluate", {})["baselines"] = False
-    values = _with(values, {**options, "train.output_dir": str(run)}, plan)
+    values = _with(values, {**options, "train.output_dir": str(run)})
     try:
         return of_one_run(Recipe.from_dict(values))
     except UserError as error:
         raise UserError(f"{plan.source}: space: {error}") from None
 
 
-def _with(plain: dict[str, Any], options: dict[str, Any], plan: Sweep) -> dict[str, Any]:
-    """Return a recipe's plain values with `{"section.option": value}` put over them."""
-    made: dict[str, Any] = json.loads(json.dumps(plain))
-    for dotted, value in options.items():
-        *path, last = dotted.split(".")
-        holder = made
-        for key in path:
-            inner = holder.setdefault(key, {})
-            if not isinstance(inner, dict):
-                raise UserError(f"{plan.source}: space.{dotted}: {key} is no section with options.")
-            holder = inner
-        holder[last] = value
-    return made
+def _with(plain: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's plain values with `{"section.option": value}` put over them, as the command line does it."""
+    given = Given(copy.deepcopy(plain))
+    override(given, options)
+    return given.values
 
 
 def _study(folder: Path, plan: Sweep, plain: dict[str, Any]) -> optuna.Study:
@@ -262,7 +255,7 @@ def _conclude(study: optuna.Study, plan: Sweep, plain: dict[str, Any], folder: P
     run = folder / TRIALS / f"{best.number:03}"
     options = best.user_attrs["options"]
     name, sign = _score_of(Recipe.read(run / artefact.RECIPE), plan)
-    chosen = _with(plain, {**options, "train.output_dir": str(folder / "best")}, plan)
+    chosen = _with(plain, {**options, "train.output_dir": str(folder / "best")})
     (folder / BEST).write_text(to_yaml(Recipe.from_dict(chosen).to_dict()), encoding="utf-8")
     order = sorted(study.trials, key=lambda each: (each.value is None, -(each.value or 0.0), each.number))
     result = {
@@ -282,7 +275,7 @@ def _conclude(study: optuna.Study, plan: Sweep, plain: dict[str, Any], folder: P
         "test": _test(run, plain, folder, best.number),
     }
     artefact.write_json(folder / RESULT, result)
-    write_plot(folder / PICTURE, result, [each.name for each in plan.space], best.number)
+    write_plot(folder / PICTURE, result)
     return folder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import UserError
+from finetune.task import Task
 from finetune.training.param_groups import freeze
 
 if TYPE_CHECKING:
-    from finetune.task import Batch, Task
+    from finetune.task import Batch
     from finetune.training.options import TrainOptions
 
 TINY = 1e-12  # a gradient that is zero has no direction
@@ -23,7 +24,7 @@ def prepare(args: TrainOptions, task: Task, model: Any) -> None:
     """Freeze the layers that are not to be trained; UserError where an option has nothing to act on here."""
     freeze(model, args.freeze_layers)
     if args.rdrop_alpha is not None:
-        if type(task).divergence is _plain_divergence():
+        if type(task).divergence is Task.divergence:
             raise UserError(f"train.rdrop_alpha: {task.kind} has no answers to hold against each other. Leave it out.")
         if not any(each.p > 0 for each in model.modules() if isinstance(each, nn.Dropout)):
             raise UserError(
@@ -34,7 +35,7 @@ def prepare(args: TrainOptions, task: Task, model: Any) -> None:
             embeddings = model.get_input_embeddings()
         except (NotImplementedError, AttributeError):
             embeddings = None
-        if not isinstance(embeddings, nn.Embedding) and not hasattr(embeddings, "weight"):
+        if not hasattr(embeddings, "weight"):
             raise UserError(f"train.adversarial moves token embeddings, and {task.kind} has none here. Leave it out.")
 
 
@@ -121,9 +122,3 @@ def _asked(embeddings: nn.Module, way: list[Tensor]) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
-
-
-def _plain_divergence() -> Callable[..., Any]:
-    from finetune.task import Task
-
-    return Task.divergence
