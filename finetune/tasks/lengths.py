@@ -32,14 +32,38 @@ def encode_texts(
     Raises:
         UserError: a row is too long and `on_long` is "error", or every row was dropped.
     """
-    encode = _Encoder(processor, texts, max_length, on_long, targets)
+    return encoded(rows, _Encoder(processor, texts, max_length, on_long, targets), max_length)
+
+
+def encoded(
+    rows: Dataset,
+    encode: Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]],
+    max_length: int,
+    kinds: dict[str, Any] | None = None,
+    account: Callable[[Dataset], dict[str, Any]] | None = None,
+) -> Encoded:
+    """Return rows as the inputs that `encode` makes of each batch of them, with what became of their lengths.
+
+    Args:
+        encode: from a batch of rows and their numbers to a table of inputs, with a column "cut".
+        kinds: the types of the inputs' columns, where they cannot be told from the first batch.
+        account: what else is to be recorded of the inputs of a table; a stream is not looked at beforehand.
+
+    Raises:
+        UserError: every row was dropped.
+    """
+    from datasets import Features
+
     of_tables: dict[str, Any] = {"load_from_cache_file": False, "desc": "tokens"} if hasattr(rows, "num_rows") else {}
-    inputs = rows.map(encode, batched=True, with_indices=True, remove_columns=rows.column_names, **of_tables)
+    inputs = rows.map(
+        encode, batched=True, with_indices=True, remove_columns=rows.column_names,
+        features=None if kinds is None else Features(kinds), **of_tables,
+    )  # fmt: skip
     if not hasattr(inputs, "num_rows"):  # a stream: nothing is known of its lengths beforehand
         return Encoded(inputs.remove_columns("cut"), {"streamed": True})
     if not inputs.num_rows:
         raise UserError(f"data.on_long: all {rows.num_rows} rows are longer than task.max_length {max_length}.")
-    facts = length_facts(rows.num_rows, inputs, max_length)
+    facts = length_facts(rows.num_rows, inputs, max_length) | ({} if account is None else account(inputs))
     return Encoded(inputs.remove_columns("cut"), facts)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import UserError
 from finetune.evaluation.metrics.answer_f1 import exact_match
 from finetune.task import Encoded
 from finetune.tasks import windows
-from finetune.tasks.lengths import length_facts
+from finetune.tasks.lengths import encoded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,19 +57,8 @@ def encode_questions(rows: Dataset, processor: PreTrainedTokenizerBase, layout: 
         kinds |= {"labels": whole, "answers": datasets.List(datasets.Value("string"))}
     kinds |= dict.fromkeys(("begins", "length", "row"), datasets.Value("int32"))
     kinds |= {"row_id": datasets.Value("string"), "context": datasets.Value("string"), "cut": datasets.Value("bool")}
-    of_tables: dict[str, Any] = {"load_from_cache_file": False, "desc": "tokens"} if hasattr(rows, "num_rows") else {}
-    inputs = rows.map(
-        _Encoder(processor, layout, on_long), batched=True, with_indices=True, remove_columns=rows.column_names,
-        features=datasets.Features(kinds), **of_tables,
-    )  # fmt: skip
-    if not hasattr(inputs, "num_rows"):
-        return Encoded(inputs.remove_columns("cut"), {"streamed": True})
-    if not inputs.num_rows:
-        raise UserError(f"data.on_long: all {rows.num_rows} rows are longer than task.max_length {layout.max_length}.")
-    facts = length_facts(rows.num_rows, inputs, layout.max_length)
-    if layout.answers is not None:
-        facts |= account(rows, inputs, layout)
-    return Encoded(inputs.remove_columns("cut"), facts)
+    noted = None if layout.answers is None else partial(account, rows, layout=layout)
+    return encoded(rows, _Encoder(processor, layout, on_long), layout.max_length, kinds, noted)
 
 
 class _Encoder:
