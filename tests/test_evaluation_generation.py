@@ -48,8 +48,9 @@ def test_a_text_weighted_k_times_counts_as_k_texts():
     weighted = generation_measure(SAID, MEANT, MEANT, "13a")(times)
     for column, (ours, theirs) in enumerate([(said, meant), (SAID, MEANT)]):
         repeated = generation_measure(ours, theirs, theirs, "13a")(np.ones((len(ours), 1)))
-        assert {name: each[column] for name, each in weighted.items()} == pytest.approx(
-            {name: each[0] for name, each in repeated.items()}
+        # `commonest` is of one text, the same in every resample; which one it is changes with the rows.
+        assert {name: each[column] for name, each in weighted.items() if name != "commonest"} == pytest.approx(
+            {name: each[0] for name, each in repeated.items() if name != "commonest"}
         )
 
 
@@ -105,6 +106,7 @@ def test_scores_have_intervals_and_rivals_have_paired_gaps():
     assert scores["rougeL"].low < scores["rougeL"].value < scores["rougeL"].high
     assert scores["empty"].value == pytest.approx(0.2)
     assert scores["commonest"].value == pytest.approx(0.2)
+    assert scores["commonest"].low < 0.2 < scores["commonest"].high  # all differ: a row drawn twice says nothing
     deaf = generation_scores(["yes", "yes", "no", "yes"], MEANT[:4], None, "13a", resamples=0)
     assert deaf["commonest"].value == pytest.approx(0.75)
     assert rivals["copy"]["rougeL_gap"].high < 0

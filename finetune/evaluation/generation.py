@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.evaluation.bootstrap import Measure, bootstrap, with_gaps
-from finetune.evaluation.counting import divide, group_sums
+from finetune.evaluation.counting import divide
 from finetune.evaluation.metrics.bleu import bleu_counts, bleu_of
 from finetune.evaluation.metrics.chrf import chrf_counts, chrf_of
 from finetune.evaluation.metrics.copying import copying
@@ -49,7 +49,9 @@ def generation_measure(
     for_bleu, for_chrf = bleu_counts(texts, references, cut), chrf_counts(texts, references)
     said, meant = (np.array([len(words(each, cut)) for each in group], dtype=float) for group in (texts, references))
     of_rows["empty"] = (said == 0).astype(float)
-    kinds, kind_of = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    # One text, whichever rows are drawn: a row that is drawn twice would else be a text that was written twice.
+    _, kind_of, counts = np.unique(np.array(texts, dtype=object), return_inverse=True, return_counts=True)
+    of_rows["commonest"] = (kind_of == counts.argmax()).astype(float)
     if sources is not None:
         taken = copying(texts, sources, cut)
         of_rows |= {"copied": taken["coverage"], "novel_bigrams": taken["novel_bigrams"]}
@@ -59,7 +61,6 @@ def generation_measure(
             "bleu": bleu_of(for_bleu, weights),
             "chrf": chrf_of(for_chrf, weights),
             "length_ratio": divide(said @ weights, meant @ weights),
-            "commonest": group_sums(kind_of, len(kinds), weights).max(axis=0) / weights.sum(axis=0),
             **{name: _mean(values, weights) for name, values in of_rows.items()},
         }
 

@@ -27,7 +27,7 @@ from finetune.training import checkpoints, ranks
 from finetune.training.options import TrainOptions
 from finetune.training.packing import has_state, read_state, write_state
 from finetune.training.saved_state import load_weights, random_state, restore_random, save_weights, trained_state
-from finetune.training.sharded import load_sharded_optimizer, save_sharded
+from finetune.training.sharded import in_shards, load_sharded_optimizer, save_sharded
 
 CHECKPOINTS = "checkpoints"
 STATE = "trainer_state.json"
@@ -235,14 +235,18 @@ class Checkpointed(transformers.Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            with in_shards(self):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_weights(Path(resume_from_checkpoint), self._network)
 
     def _load_best_model(self) -> None:
         path = Path(str(self.state.best_model_checkpoint))
         self._together(lambda: checkpoints.require(path))
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+        if self.is_fsdp_enabled:
+            with in_shards(self):
+                super()._load_best_model()
+        elif self.is_deepspeed_enabled:
             super()._load_best_model()
         else:
             load_weights(path, self._network)

@@ -5,10 +5,10 @@ The named exception to "safetensors and JSON": both hold pickles. They are read 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from finetune.errors import UserError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finetune.training.checkpointed import Checkpointed
@@ -22,16 +22,34 @@ def save_sharded(trainer: Checkpointed, stage: Path) -> None:
         return
     from accelerate.utils import save_fsdp_model, save_fsdp_optimizer
 
-    plugin = trainer.accelerator.state.fsdp_plugin
-    if "SHARDED" not in str(plugin.state_dict_type):
-        raise UserError("FSDP checkpoints need fsdp_state_dict_type: SHARDED_STATE_DICT in the profile.")
-    save_fsdp_model(plugin, trainer.accelerator, trainer.model, str(stage), adapter_only=True)
-    save_fsdp_optimizer(plugin, trainer.accelerator, trainer.optimizer, trainer.model, str(stage))
+    with in_shards(trainer) as plugin:
+        save_fsdp_model(plugin, trainer.accelerator, trainer.model, str(stage), adapter_only=True)
+        save_fsdp_optimizer(plugin, trainer.accelerator, trainer.optimizer, trainer.model, str(stage))
 
 
 def load_sharded_optimizer(trainer: Checkpointed, path: Path) -> None:
     """Read the optimizer state that FSDP wrote; DeepSpeed reads its own with the weights."""
     from accelerate.utils import load_fsdp_optimizer
 
+    with in_shards(trainer) as plugin:
+        load_fsdp_optimizer(plugin, trainer.accelerator, trainer.optimizer, trainer.model, str(path), adapter_only=True)
+
+
+@contextmanager
+def in_shards(trainer: Checkpointed) -> Iterator[Any]:
+    """Have FSDP write and read shards, whatever the profile asks for at the end; yields its plugin.
+
+    A profile has one `fsdp_state_dict_type`. FULL_STATE_DICT, for a run that is one whole model, would have rank 0
+    gather every checkpoint too, and write it by torch.save.
+    """
     plugin = trainer.accelerator.state.fsdp_plugin
-    load_fsdp_optimizer(plugin, trainer.accelerator, trainer.optimizer, trainer.model, str(path), adapter_only=True)
+    names = ("state_dict_type", "state_dict_config", "optim_state_dict_config")
+    before = {name: getattr(plugin, name) for name in names}
+    for name in names:
+        setattr(plugin, name, None)
+    plugin.set_state_dict_type("SHARDED_STATE_DICT")
+    try:
+        yield plugin
+    finally:
+        for name, value in before.items():
+            setattr(plugin, name, value)
