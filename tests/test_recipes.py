@@ -14,7 +14,7 @@ from finetune.recipe import Recipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 ALL = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 HUB = ["bert-squad", "bert-sst2", "gpt2-wikitext2"]
-ELSEWHERE = ("emoji", "fashion", "mnist", "scitldr", "sgd", "tatoeba")  # data that is too large, or not ours
+ELSEWHERE = ("emoji", "fashion", "instructions", "mnist", "scitldr", "sgd", "tatoeba")  # too large, or not ours
 FETCHED = [name for name in ALL if name.partition("-")[0] in ELSEWHERE]
 
 
