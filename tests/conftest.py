@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import contract as reliability
 import hub_server
 import pytest
 import tiny
@@ -15,6 +16,33 @@ import yaml
 # Equal bits are promised for an equal number of threads; one also keeps test processes off each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+HANDED: list[tuple[str, str, dict[str, Any]]] = []  # figures of the tests that passed: node, line, figures
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--contract", type=Path, metavar="FILE", help="keep the figures of the reliability contract")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        HANDED.extend((report.nodeid, *each) for name, each in report.user_properties if name == "contract")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--contract")
+    if path is not None and HANDED and not hasattr(session.config, "workerinput"):  # the workers report to this one
+        reliability.write(path, HANDED)
+
+
+@pytest.fixture
+def contract(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Return a function that keeps a test's figures for a line of the contract: contract("R1", kills=60)."""
+
+    def keep(line: str, /, **figures: float) -> None:
+        reliability.check(line, figures)
+        request.node.user_properties.append(("contract", (line, figures)))
+
+    return keep
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def _flipped(file):
 
 @pytest.mark.parametrize("damage", [_missing, _empty, _cut, _flipped])
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_checkpoint_is_passed_over_and_said(three, tmp_path, capsys, name, damage):
+def test_a_damaged_checkpoint_is_passed_over_and_said(three, tmp_path, capsys, contract, name, damage):
     folder = tmp_path / "checkpoints"
     shutil.copytree(three / "checkpoints", folder)
     assert checkpoints.last_good(folder) == folder / "checkpoint-3"
@@ -75,6 +75,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(three, tmp_path, capsys, n
     assert "checkpoint-3 is damaged" in said
     assert name in said
     assert said.count("\n") == 1
+    contract("R2", damaged=1, passed_over=1)
 
 
 def test_every_file_of_a_checkpoint_is_in_its_manifest(three):

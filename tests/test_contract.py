@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import ast
+import json
+
+import contract as page
+import pytest
+
+
+def test_the_page_is_made_of_the_figures():
+    assert page.TABLE.read_text(encoding="utf-8") == page.table(page.FIGURES)
+
+
+def test_every_figure_is_of_a_test_that_there_is():
+    for line, tests in json.loads(page.FIGURES.read_text(encoding="utf-8")).items():
+        assert line in page.LINES
+        for node in tests:
+            file, _, name = node.partition("::")
+            tree = ast.parse((page.ROOT / file).read_text(encoding="utf-8"))
+            functions = {each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)}
+            assert name.rpartition("::")[2] in functions, f"{line}: {node}"
+
+
+def test_counts_are_summed_over_the_parameters_of_a_test_and_the_largest_of_others_is_kept(tmp_path):
+    file = tmp_path / "figures.json"
+    page.write(file, [("tests/a.py::test_x", "R2", {"damaged": 99}), ("tests/a.py::test_y", "R1", {"kills": 1})])
+    page.write(
+        file,
+        [
+            ("tests/a.py::test_x[1]", "R2", {"damaged": 2, "s": 0.5}),
+            ("tests/a.py::test_x[2]", "R2", {"damaged": 3, "s": 0.1}),
+        ],
+    )
+
+    known = json.loads(file.read_text())
+    assert known == {"R1": {"tests/a.py::test_y": {"kills": 1}}, "R2": {"tests/a.py::test_x": {"damaged": 5, "s": 0.5}}}
+    assert "| R2 | A checkpoint that is damaged" in page.table(file)
+    assert "[x](../tests/a.py): damaged 5, s 0.5 |" in page.table(file)
+
+
+def test_figures_are_of_a_known_line_and_numbers(contract):
+    with pytest.raises(AssertionError, match="R99"):
+        contract("R99", kills=1)
+    with pytest.raises(AssertionError, match="number"):
+        contract("R1", kills="many")
