@@ -159,6 +159,7 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
     # Every row gets an answer: what training would drop or refuse is cut here.
     on_long = "window" if recipe.data.on_long == "window" else "truncate"
     inputs = recipe.task.encode_held(rows, processor, on_long).inputs
+    _refuse_unanswered(rows, inputs)
     trainer = trainer_for(recipe, model, processor, run)
     novelty = kept_novelty(run, recipe, asked="evaluate.novelty" in (overrides or {}))
     if novelty is None:
@@ -171,6 +172,16 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
     if output is not None and trainer.is_world_process_zero():
         artefact.write_table(table, output)
     return table
+
+
+def _refuse_unanswered(rows: Dataset, inputs: Dataset) -> None:
+    """Refuse rows of which a task makes no input, however they are shortened: their answers would be missing."""
+    answered = set(inputs["row"][:])
+    lost = next((row_id for place, row_id in enumerate(rows["row_id"]) if place not in answered), None)
+    if lost is not None:
+        raise UserError(
+            f"{lost}: is too long to be answered, and cannot be shortened; leave it out or make it shorter."
+        )
 
 
 def refuse_unwritable(output: Path | None) -> None:

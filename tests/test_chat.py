@@ -80,20 +80,20 @@ def test_replies_and_their_end_are_learned_and_nothing_else(loaded, train_on, sa
 
 
 @pytest.mark.parametrize("name", ["plain", "alpaca"])
-def test_a_prompt_has_in_training_the_tokens_that_it_has_in_use(loaded, name) -> None:
-    task, chooser = Chat(template=name, block_size=100, max_new_tokens=60), random.Random(0)
-    processor, _ = loaded(task)
+def test_a_prompt_has_in_training_the_tokens_that_it_has_in_use(home, name) -> None:
+    task, chooser = Chat(template=name, block_size=300), random.Random(0)
+    processor = task.load_processor(ModelOptions(path=str(home / "gpt2-long")), lambda: iter(()))
     letters = "abc .,!?\n'\"é漢🙂 "
     for _ in range(40):
         turns = [(("user", "assistant")[n % 2], "x" + "".join(chooser.choices(letters, k=4)) + "y") for n in range(4)]
         turns = [("system", "Be brief."), *turns] if chooser.random() < 0.5 else turns
-        each = task.encode_held(rows(turns), processor, "truncate").inputs[0]
+        each = task.encode_held(rows(turns), processor, "error").inputs[0]
         asked = [{"role": role, "content": content} for role, content in turns]
         prompt = processor.apply_chat_template(asked[:-1], add_generation_prompt=True)["input_ids"]
         everything = processor.apply_chat_template(asked)["input_ids"]
 
-        assert each["input_ids"] == everything[:-1][:100]
-        assert each["prompt_length"] == min(len(prompt), 100)
+        assert each["input_ids"] == everything[:-1]
+        assert each["prompt_length"] == len(prompt)
         assert everything[: len(prompt)] == prompt
 
 

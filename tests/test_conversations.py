@@ -101,7 +101,7 @@ OPTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("chatml", {"task": {"template": "chatml"}}, r"chatml is made of <\|im_start\|>, which is no token here"),
     ("window", {"data": {"on_long": "window"}}, r"data\.on_long: window would cut conversations apart"),
     ("too-long", {"task": {"block_size": 30}, "data": {"on_long": "error"}}, r"good\.jsonl:1: \d+ tokens, and task"),
-    ("cut-away", {"task": {"block_size": 20}}, r"good\.jsonl:1: nothing that is learned is left within task"),
+    ("turns-too-long", {"task": {"block_size": 8}}, r"data\.on_long: all 4 conversations are longer than task\.block"),
     ("no-room", {"task": {"block_size": 150}}, r"task\.block_size 150 and task\.max_new_tokens 64 are more than"),
     ("too-few", {"task": {"max_new_tokens": 1}}, r"task\.max_new_tokens: 1 is too few"),
     ("layout", {"task": {"layout": "instruction"}}, r"task\.layout: instruction, and training rows are of messages"),

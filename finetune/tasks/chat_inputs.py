@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 IGNORED = -100
 LISTS = ("input_ids", "labels", "position_ids")
 PLAIN = {"bytes": "float64", "row": "int64", "row_id": "string", "length": "int64", "cut": "bool"}
+COUNTED = ("gone", "conversations")  # int64, of an input: turns left out of its conversations, and how many it holds
 HELD = {"prompt_length": "int64", "question": "string", "reply": "string"}  # of inputs that are answered
 
 
@@ -62,18 +64,34 @@ class Conversations:
         given = {"batched": True, "with_indices": True, "remove_columns": rows.column_names}
         work = self._packed if pack else self._one_by_one
         if not hasattr(rows, "num_rows"):
-            return Encoded(rows.map(work, **given).remove_columns("cut"), {"streamed": True})
+            return Encoded(rows.map(work, **given).remove_columns(["cut", *COUNTED]), {"streamed": True})
         inputs = rows.map(work, **given, features=_features(self.held), load_from_cache_file=False, desc="tokens")
         if not inputs.num_rows:
             raise UserError(
                 f"data.on_long: all {rows.num_rows} conversations are longer than task.block_size "
                 f"{self.task.block_size}."
             )
-        facts = length_facts(rows.num_rows, inputs, self.task.block_size)
+        facts = length_facts(rows.num_rows, inputs, self.task.block_size) | self._lost(rows.num_rows, inputs)
         if pack:  # a block is its own unit: it may hold several conversations
             inputs = inputs.remove_columns("row").add_column("row", list(range(len(inputs))))
-            facts |= {"dropped": 0, "documents": rows.num_rows}
-        return Encoded(inputs.remove_columns("cut"), facts | {"learned": _count(inputs)})
+            facts |= {"documents": rows.num_rows}
+        return Encoded(inputs.remove_columns(["cut", *COUNTED]), facts | {"learned": _count(inputs)})
+
+    def _lost(self, rows: int, inputs: Dataset) -> dict[str, Any]:
+        """Return what conversations lost for their length, and sentences that say so."""
+        gone, kept = (sum(inputs[name][:]) for name in COUNTED)
+        said, dropped = list[str](), rows - kept
+        if gone:
+            said.append(
+                f"{gone:,} of the oldest turns left out for task.block_size {self.task.block_size}; "
+                "system messages, last questions and replies are whole"
+            )
+        if dropped and self.on_long == "truncate":
+            said.append(
+                f"{dropped:,} of {rows:,} conversations left out: the last question and its reply alone are longer "
+                f"than task.block_size {self.task.block_size}"
+            )
+        return {"dropped": dropped, "turns_left_out": gone, **({"said": said} if said else {})}
 
     def _one_by_one(self, rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         return _table([made for made, _ in self._made(rows, numbers)], self.held)
@@ -93,44 +111,58 @@ class Conversations:
     def _made(self, rows: dict[str, list[Any]], numbers: list[int]) -> Iterator[tuple[dict[str, Any], Read]]:
         most = self.task.block_size
         for text, number, row_id in zip(rows[COLUMN], numbers, rows["row_id"], strict=True):
-            read = self.read(text, row_id)
+            turns = turns_of(text)
+            read, whole = self.read(turns, row_id), len(turns)
             pairs = len(read.ids) - 1
             if pairs > most and self.on_long == "error":
                 raise UserError(
                     f"{row_id}: {pairs} tokens, and task.block_size is {most}. "
                     "Raise it, or set data.on_long to truncate or drop."
                 )
-            if pairs > most and self.on_long == "drop":
-                continue
-            ids, learned = read.ids[: most + 1], read.learned[: most + 1]
-            if any(read.learned) and not any(learned[1:]):
-                raise UserError(
-                    f"{row_id}: nothing that is learned is left within task.block_size {most}: it begins after "
-                    f"{read.learned.index(True)} tokens. Raise it, or set data.on_long to drop."
-                )
             if not any(read.learned) and not self.held:
                 raise UserError(f"{row_id}: has no assistant's turn, so nothing of it would be learned.")
-            share = sum(learned[1:]) / max(sum(read.learned), 1)
+            if pairs > most:
+                shorter = self._shortened(turns, row_id) if self.on_long == "truncate" else None
+                if shorter is None:
+                    continue
+                read = shorter
+            ids, learned = read.ids, read.learned
             made = {
                 "input_ids": ids[:-1],
                 "labels": [one if kept else IGNORED for one, kept in zip(ids[1:], learned[1:], strict=True)],
                 "position_ids": list(range(len(ids) - 1)),
-                "bytes": read.size * share,
+                "bytes": read.size * sum(learned[1:]) / max(sum(learned), 1),
                 "row": number,
                 "row_id": row_id,
                 "length": len(ids) - 1,
-                "cut": pairs > most,
+                "cut": len(read.turns) < whole,
+                "gone": whole - len(read.turns),
+                "conversations": 1,
             }
             if self.held:
                 last = read.turns[-1]
-                made["prompt_length"] = min(read.prompt, most)
+                made["prompt_length"] = min(read.prompt, len(ids) - 1)
                 made["question"] = next(each["content"] for each in reversed(read.turns) if each["role"] == "user")
                 made["reply"] = last["content"].strip() if last["role"] == "assistant" else None
             yield made, read
 
-    def read(self, text: str, row_id: str) -> Read:
+    def _shortened(self, turns: list[Turn], row_id: str) -> Read | None:
+        """Return a conversation with as few of its oldest turns left out as makes it fit; None where none can be.
+
+        A question goes with its reply, a system's message stays, and so do the last question and what answers it.
+        """
+        head = [turn for turn in turns[:1] if turn["role"] == "system"]
+        rest = turns[len(head) :]
+        starts = range(2, len(rest) - 1 if rest[-1]["role"] == "assistant" else len(rest), 2)
+
+        def left(start: int) -> Read:
+            return self.read([*head, *rest[start:]], row_id)
+
+        place = bisect_left(starts, True, key=lambda start: len(left(start).ids) - 1 <= self.task.block_size)
+        return left(starts[place]) if place < len(starts) else None
+
+    def read(self, turns: list[Turn], row_id: str) -> Read:
         """Return a conversation as tokens, cut where a reply begins and where it ends."""
-        turns = turns_of(text)
         for turn in turns:
             for token in self.special:
                 if token in turn["content"]:
@@ -183,12 +215,12 @@ def _block(parts: list[dict[str, Any]]) -> dict[str, Any]:
     names = [each["row_id"] for each in parts]
     joined = {name: [one for each in parts for one in each[name]] for name in LISTS}
     shown = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)} conversations)"
-    sums = {name: sum(each[name] for each in parts) for name in ("bytes", "length")}
+    sums = {name: sum(each[name] for each in parts) for name in ("bytes", "length", *COUNTED)}
     return {**joined, **sums, "row": parts[0]["row"], "row_id": shown, "cut": any(each["cut"] for each in parts)}
 
 
 def _table(made: list[dict[str, Any]], held: bool) -> dict[str, list[Any]]:
-    return {name: [each[name] for each in made] for name in (*LISTS, *PLAIN, *(HELD if held else ()))}
+    return {name: [each[name] for each in made] for name in (*LISTS, *PLAIN, *COUNTED, *(HELD if held else ()))}
 
 
 def _count(inputs: Dataset) -> int:
@@ -202,7 +234,7 @@ def _count(inputs: Dataset) -> int:
 def _features(held: bool) -> Features:
     from datasets import Features, List, Value
 
-    plain = {**PLAIN, **(HELD if held else {})}
+    plain = {**PLAIN, **dict.fromkeys(COUNTED, "int64"), **(HELD if held else {})}
     return Features(
         {name: List(Value("int32")) for name in LISTS} | {name: Value(kind) for name, kind in plain.items()}
     )
