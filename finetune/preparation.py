@@ -34,14 +34,14 @@ class Prepared:
 
 def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "test")) -> Prepared:
     """Load, check and encode the rows; say aloud what was inferred. Writes nothing but the encoding cache."""
-    from finetune.data import load_splits
     from finetune.editing import with_words
     from finetune.novelty import read_outliers
+    from finetune.rewriting import load_rows
     from finetune.tasks.extractor import check_networks
 
     with recipe.train.main_process_first(desc="networks"):
         check_networks(recipe.evaluate)
-    splits = load_splits(recipe.data, recipe.task.columns(), wanted)
+    splits = load_rows(recipe, wanted)
     task = recipe.task.resolve(splits.rows)
     # The size that was read off the images goes into the run's recipe: other images are brought to it.
     # So do the words of files that texts are cleaned by: later ones are cleaned as these were.

@@ -53,6 +53,9 @@ def _of_data(recipe: Recipe) -> Iterator[str]:
     varies = varies and recipe.task.kind not in PLACES
     if data.augment is not None and not varies:
         yield f"data.augment varies texts that have a label as a whole; those of task.kind {recipe.task.kind} have not."
+    by_base = data.augment is not None and data.augment.contextual and data.augment.masked_lm is None
+    if by_base and recipe.model.path is None:
+        yield "data.augment.masked_lm is missing: model.config trains from scratch, and knows no words yet."
     if data.clean:
         yield from _of_cleaning(recipe)
     for split in ("train", "validation", "test"):

@@ -88,11 +88,12 @@ def trainer_for(recipe: Recipe, model: PreTrainedModel, processor: Processor, ru
 def _splits(recipe: Recipe, held: str, fits: bool) -> Splits:
     """Return the rows to evaluate on; with the training rows, where they are still there, for a generator of images."""
     from finetune.data import load_splits
+    from finetune.rewriting import load_rows
 
     columns = recipe.task.columns()
     if fits:
         try:
-            return load_splits(recipe.data, columns, tuple(dict.fromkeys(("train", "validation", held))))
+            return load_rows(recipe, tuple(dict.fromkeys(("train", "validation", held))))
         except UserError as error:
             what = "evaluate.outliers and evaluate.novelty: the run keeps no novelty/ yet, which the training rows make"
             raise UserError(f"{what}; {error}") from None

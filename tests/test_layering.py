@@ -35,6 +35,7 @@ LAYERS = (
         "reloading",
         "rescoring",
         "reuse",
+        "rewriting",
         "run",
         "seeds",
         "showing",

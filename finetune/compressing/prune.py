@@ -173,11 +173,11 @@ def _keep(whole: Whole, blocks: list[structure.Block], count: int, importance: s
 
 def _training_batches(whole: Whole) -> Iterator[dict[str, Tensor]]:
     """Yield batches of training rows, the same for one seed."""
-    from finetune.data import load_splits
+    from finetune.rewriting import load_rows
     from finetune.training.batching import CARRIED
 
     recipe = whole.recipe
-    rows = load_splits(recipe.data, recipe.task.columns(), ("train",)).rows.get("train")
+    rows = load_rows(recipe, ("train",)).rows.get("train")
     if rows is None:
         raise UserError("--importance taylor needs rows to learn from, and data.train is a stream; use magnitude.")
     chosen = rows.shuffle(seed=recipe.train.seed).select(range(min(TAYLOR_ROWS, len(rows))))

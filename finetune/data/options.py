@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from finetune.editing import plan
-from finetune.editing.augmenting import NEED_SYNONYMS, OPERATIONS
+from finetune.editing.augmenting import BY_MODELS, NEED_SYNONYMS, OPERATIONS
 from finetune.errors import UserError, did_you_mean
 
 
@@ -73,20 +73,38 @@ class AugmentOptions:
     swap: float = 0.0  # share of the words that change places with another
     replace: float = 0.0  # share of the words that become a synonym
     insert: float = 0.0  # share of the words of which a synonym is added somewhere
-    thesaurus: str | None = None  # file of synonyms for replace and insert: a line holds words that mean the same
+    # Of synonyms, for replace and insert: a file whose lines hold words that mean the same, a folder with WordNet's
+    # database, or `wordnet`, nltk's own (extra `wordnet`).
+    thesaurus: str | None = None
+    contextual: float = 0.0  # share of the words in whose place a masked language model writes others; sees no label
+    masked_lm: str | None = None  # that model: a run, a folder or a Hub id; default: model.path
+    # Two seq2seq models, runs, folders or Hub ids: into another language and back.
+    translate: list[str] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.copies <= 100:
             raise UserError(f"data.augment.copies is {self.copies}; it must lie between 1 and 100")
-        for name in OPERATIONS:
+        for name in (*OPERATIONS, "contextual"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"data.augment.{name} is {getattr(self, name)}; it is a share of the words, 0.1 say")
-        asked = [name for name in OPERATIONS if getattr(self, name)]
-        needing = [name for name in asked if name in NEED_SYNONYMS]
+        needing = [name for name in NEED_SYNONYMS if getattr(self, name)]
         if needing and self.thesaurus is None:
-            raise UserError(f"data.augment.thesaurus is missing: {needing[0]} needs a file of synonyms")
+            raise UserError(f"data.augment.thesaurus is missing: {needing[0]} needs a file of synonyms, or wordnet")
         if self.thesaurus is not None and not needing:
             raise UserError("data.augment.thesaurus is for replace and insert, and both are 0; leave it out")
+        if self.masked_lm is not None and not self.contextual:
+            raise UserError("data.augment.masked_lm is for contextual, and that is 0; leave it out")
+        if self.translate is not None and len(self.translate) != 2:
+            raise UserError(
+                f"data.augment.translate names {len(self.translate)}; give two models, [THERE, BACK]: into another "
+                "language, and back"
+            )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the words that each operation is done to; 1 for that which writes the whole text anew."""
+        given = {name: getattr(self, name) for name in (*OPERATIONS, "contextual")}
+        return {**given, BY_MODELS[1]: float(self.translate is not None)}
 
 
 SIZES = (8, 256)  # the least and the greatest side of an image, pixels
@@ -107,8 +125,8 @@ class DataOptions:
     sample_by: Literal["line", "paragraph", "document"] = "document"  # plain text files only
     encoding: str = "utf-8"
     empty_texts: Literal["error", "drop"] = "error"  # rows with nothing but white space in a text
-    # What is done to texts, in the list's order: unicode, control, html, whitespace, scrub, stop_words change them;
-    # length, block, language drop rows. Each a name, or a name with its options: {scrub: [email, phone]}.
+    # What is done to texts, in the list's order: unicode, control, html, whitespace, scrub, stop_words change
+    # them; length, block, language drop rows. Each a name, or a name with its options: {scrub: [email, phone]}.
     clean: list[str | dict[str, Any]] = field(default_factory=list)
     augment: AugmentOptions | None = None  # copies of training rows with other words, for classifiers
     # The first N rows after a shuffle with `seed`.
@@ -146,8 +164,9 @@ class DataOptions:
         for name in ("max_train_rows", "max_validation_rows", "max_test_rows", "shuffle_buffer"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.augment is not None and not any(getattr(self.augment, name) for name in OPERATIONS):
-            raise UserError(f"data.augment: nothing is done; set one of {', '.join(OPERATIONS)} to a share, 0.1 say")
+        if self.augment is not None and not any(self.augment.shares.values()):  # it itself is made empty on the way
+            names = ", ".join((*OPERATIONS, BY_MODELS[0]))
+            raise UserError(f"data.augment: nothing is done; set one of {names} to a share, 0.1 say, or translate")
         if self.streaming:
             self._refuse_what_needs_every_row()
 

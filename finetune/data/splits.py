@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as compute
 
-from finetune.data.augmenting import augmented
+from finetune.data.augmenting import augmented, of_thesaurus
 from finetune.data.chunks import Findings, Request
 from finetune.data.cleaning import dropped, told
 from finetune.data.duplicates import settle_duplicates
 from finetune.data.faults import Faults
-from finetune.data.files import find_pieces, fingerprint, named_sources
+from finetune.data.files import find_pieces, named_sources
 from finetune.data.generated import of_files, settle_generated
 from finetune.data.labels import alike_labels, settle_labels
 from finetune.data.leakage import find_leaks, settle_leaks
@@ -27,6 +27,7 @@ from finetune.data.reading import Read, join, read_piece, request_for
 from finetune.data.splitting import hold_out
 from finetune.data.squares import remarked, settle_images
 from finetune.data.streaming import stream_note, stream_sources
+from finetune.editing.augmenting import Rewriter
 from finetune.errors import UserError
 from finetune.task import Columns
 
@@ -44,15 +45,24 @@ class Splits:
 
 
 def load_splits(
-    options: DataOptions, columns: Columns, wanted: Sequence[str] = ("train", "validation", "test")
+    options: DataOptions,
+    columns: Columns,
+    wanted: Sequence[str] = ("train", "validation", "test"),
+    rewriters: Mapping[str, Rewriter] | None = None,
 ) -> Splits:
     """Return the wanted splits that the options name; those that others depend on are read but not returned.
+
+    Args:
+        options: of the recipe.
+        columns: that the task reads.
+        wanted: names of splits.
+        rewriters: the operations of `options.augment` that need a model.
 
     Raises:
         UserError: files are missing or malformed, rows are wrong, splits leak: up to 20 mistakes, in one line.
         EnvironmentFailed: a file may not be read, or the Hub cannot be reached.
     """
-    return Loading(options, columns).load(tuple(wanted))
+    return Loading(options, columns, rewriters or {}).load(tuple(wanted))
 
 
 @dataclass
@@ -61,6 +71,7 @@ class Loading:
 
     options: DataOptions
     columns: Columns
+    rewriters: Mapping[str, Rewriter] = field(default_factory=dict)
     findings: Findings = field(default_factory=lambda: Findings(Faults()))
     reads: dict[str, list[list[Read]]] = field(default_factory=dict)  # split: source: piece
     tables: dict[str, pa.Table] = field(default_factory=dict)
@@ -210,12 +221,15 @@ class Loading:
 
     def augment(self, options: AugmentOptions) -> None:
         """Put copies with other words beside the training rows."""
-        before = self.tables["train"]
-        self.tables["train"], note = augmented(before, self.columns.texts, options, self.options.seed)
+        before, seed = self.tables["train"], self.options.seed
+        held = [table for name, table in self.tables.items() if name != "train"]
+        self.tables["train"], note = augmented(before, self.columns.texts, options, seed, self.rewriters, held)
         self.note("train", "augmented", len(before), len(self.tables["train"]))
         self.result.notes.append(note)
+        for rewriter in self.rewriters.values():
+            self.result.fingerprints.update(rewriter.marks)
         if options.thesaurus is not None:
-            self.result.fingerprints[options.thesaurus] = fingerprint(options.thesaurus)
+            self.result.fingerprints[options.thesaurus] = of_thesaurus(options.thesaurus)
 
     def note(self, split: str, step: str, before: int, after: int) -> None:
         """Write a line of the ledger."""

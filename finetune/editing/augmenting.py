@@ -1,4 +1,4 @@
-"""Texts that are made of texts: words left out, changed places, and synonyms.
+"""Texts that are made of texts: words left out, changed places, synonyms; or what a model writes.
 
 Wei & Zou 2019, "EDA" (arXiv:1901.11196): four operations on the words between spaces, one of them a copy.
 """
@@ -7,17 +7,34 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune.errors import UserError
 
 OPERATIONS = ("delete", "swap", "replace", "insert")
+BY_MODELS = ("contextual", "translate")
 NEED_SYNONYMS = ("replace", "insert")
 Synonyms = Mapping[str, tuple[str, ...]]  # of a word in lower case
 
 
+@dataclass(frozen=True)
+class Rewriter:
+    """An operation that needs a model: from texts, and a seed for each, to texts."""
+
+    write: Callable[[list[str], list[str]], list[str]]
+    marks: dict[str, dict[str, Any]]  # fingerprints of the models, by their names in the recipe
+
+
+def drawn(shares: Mapping[str, float], seed: str) -> tuple[str, random.Random]:
+    """Return the operation of a copy, one of those whose share is above 0, and what goes on drawing for it."""
+    chance = random.Random(seed)
+    return chance.choice([each for each in (*OPERATIONS, *BY_MODELS) if shares.get(each, 0) > 0]), chance
+
+
 def varied(text: str, shares: Mapping[str, float], synonyms: Synonyms, seed: str) -> str:
-    """Return a text with one operation done to it; the text itself where nothing could be done.
+    """Return a text with one of EDA's operations done to it; the text itself where nothing could be done.
 
     Args:
         text: its words stand between spaces.
@@ -25,8 +42,7 @@ def varied(text: str, shares: Mapping[str, float], synonyms: Synonyms, seed: str
         synonyms: of words in lower case.
         seed: the same one, with the same text, makes the same.
     """
-    chance = random.Random(seed)
-    name = chance.choice([each for each in OPERATIONS if shares.get(each, 0) > 0])
+    name, chance = drawn(shares, seed)
     words = text.split()
     times = max(1, round(shares[name] * len(words)))
     made = DO[name](words, times, synonyms, chance)
@@ -48,16 +64,16 @@ def _swap(words: list[str], times: int, synonyms: Synonyms, chance: random.Rando
 
 def _replace(words: list[str], times: int, synonyms: Synonyms, chance: random.Random) -> list[str]:
     made = list(words)
-    places = [place for place, word in enumerate(words) if _core(word)[1].lower() in synonyms]
+    places = [place for place, word in enumerate(words) if core(word)[1].lower() in synonyms]
     for place in chance.sample(places, min(times, len(places))):
-        before, core, after = _core(words[place])
-        made[place] = before + _cased(chance.choice(synonyms[core.lower()]), core) + after
+        before, word, after = core(words[place])
+        made[place] = before + cased(chance.choice(synonyms[word.lower()]), word) + after
     return made
 
 
 def _insert(words: list[str], times: int, synonyms: Synonyms, chance: random.Random) -> list[str]:
     made = list(words)
-    known = [core for core in (_core(word)[1].lower() for word in words) if core in synonyms]
+    known = [word for word in (core(word)[1].lower() for word in words) if word in synonyms]
     for _ in range(times if known else 0):
         made.insert(chance.randint(0, len(made)), chance.choice(synonyms[chance.choice(known)]))
     return made
@@ -68,7 +84,7 @@ DO: dict[str, Callable[[list[str], int, Synonyms, random.Random], list[str]]] = 
 }  # fmt: skip
 
 
-def _core(word: str) -> tuple[str, str, str]:
+def core(word: str) -> tuple[str, str, str]:
     """Return the signs before a word, the word, and the signs after it."""
     start, end = 0, len(word)
     while start < end and not word[start].isalnum():
@@ -78,18 +94,32 @@ def _core(word: str) -> tuple[str, str, str]:
     return word[:start], word[start:end], word[end:]
 
 
-def _cased(word: str, like: str) -> str:
+def cased(word: str, like: str) -> str:
+    """Return a word with the capitals of another."""
     if like.isupper() and len(like) > 1:
         return word.upper()
     return word[:1].upper() + word[1:] if like[:1].isupper() else word
 
 
-def read_thesaurus(path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the synonyms of each word of a file: a line holds words that mean the same, with commas between them.
+def read_thesaurus(name: str) -> Synonyms:
+    """Return the synonyms of words: of "wordnet" as nltk has it, of a folder with WordNet's database, or of a file.
+
+    A line of a file holds words that mean the same, with commas between them.
 
     Raises:
-        UserError: the file cannot be read, or a line holds fewer than two words.
+        UserError: what is named is not there or cannot be read, or a line holds fewer than two words.
     """
+    if name == WORDNET or Path(name).is_dir():
+        from finetune.editing.wordnet import WordNet
+
+        return WordNet(name)
+    return _of_file(Path(name))
+
+
+WORDNET = "wordnet"
+
+
+def _of_file(path: Path) -> dict[str, tuple[str, ...]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

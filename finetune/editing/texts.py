@@ -114,14 +114,15 @@ def without_words(told: Any, option: str) -> Callable[[str], str]:
 
     def left(text: str) -> str:
         if english and not words:
-            words.update(_english())
+            words.update(stop_words())
         kept = word.sub(lambda found: "" if found[0].casefold() in words else found[0], text)
         return kept if kept == text else re.sub(r"[^\S\n]+", " ", kept).strip()
 
     return left
 
 
-def _english() -> frozenset[str]:
+def stop_words() -> frozenset[str]:
+    """Return English words that say little: scikit-learn's list."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     return frozenset(ENGLISH_STOP_WORDS)
