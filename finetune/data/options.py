@@ -125,7 +125,7 @@ class DataOptions:
     sample_by: Literal["line", "paragraph", "document"] = "document"  # plain text files only
     encoding: str = "utf-8"
     empty_texts: Literal["error", "drop"] = "error"  # rows with nothing but white space in a text
-    # What is done to texts, in the list's order: unicode, control, html, whitespace, scrub, stop_words change
+    # What is done to texts, in the list's order: unicode, control, html, whitespace, scrub, presidio, stop_words change
     # them; length, block, language drop rows. Each a name, or a name with its options: {scrub: [email, phone]}.
     clean: list[str | dict[str, Any]] = field(default_factory=list)
     augment: AugmentOptions | None = None  # copies of training rows with other words, for classifiers

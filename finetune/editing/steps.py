@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.editing import filters, private, texts
+from finetune.editing import filters, presidio, private, texts
 from finetune.errors import UserError, did_you_mean
 
 OPTION = "data.clean"
@@ -88,6 +88,10 @@ def _scrub(told: Any, option: str) -> Step:
     return Step("scrub", edit=private.scrubber(told, option), shows_before=False)
 
 
+def _presidio(told: Any, option: str) -> Step:
+    return Step("presidio", edit=presidio.scrubber(told, option), shows_before=False)
+
+
 def _length(told: Any, option: str) -> Step:
     return Step("length", keep=filters.of_length(told, option))
 
@@ -106,6 +110,7 @@ STEPS: dict[str, Callable[[Any, str], Step]] = {
     "html": _plain("html", texts.without_html),
     "whitespace": _plain("whitespace", texts.single_spaced),
     "scrub": _scrub,
+    "presidio": _presidio,
     "stop_words": _stop_words,
     "length": _length,
     "block": _block,
