@@ -34,7 +34,7 @@ TEACHERS: dict[str, dict[str, Any]] = {
     "whole": {},
     "lora": {
         "adapter": {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": "auto"},
-        "train": {"learning_rate": 2e-3},
+        "train": {"learning_rate": 1e-3},
     },
 }
 LAYER = "encoder.layer."
