@@ -42,6 +42,8 @@ SEEDS = "seeds.json"  # of a folder that holds a run for each of several seeds
 
 REFERENCE_BATCH = 4  # rows: a language model's logits are (rows, tokens, vocabulary)
 RTOL, ATOL = 1e-4, 1e-5
+HALF_RTOL, HALF_ATOL = 2e-2, 5e-2  # where the reference itself was computed in bfloat16, of 8 bits
+HALF = "half"  # its mark among the reference's tensors
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,16 @@ def open_run(path: Path) -> Path:
     return path
 
 
-def reference(batches: list[dict[str, Tensor]], logits: Callable[[dict[str, Tensor]], Tensor]) -> dict[str, Tensor]:
-    """Return a few batches of inputs with the logits of the model as it was trained, under names of one flat table."""
-    kept: dict[str, Tensor] = {}
+def reference(
+    batches: list[dict[str, Tensor]], logits: Callable[[dict[str, Tensor]], Tensor], half: bool = False
+) -> dict[str, Tensor]:
+    """Return a few batches of inputs with the logits of the model as it was trained, under names of one flat table.
+
+    `half` says that the model could answer in half precision only.
+    """
+    import torch
+
+    kept: dict[str, Tensor] = {HALF: torch.ones(1)} if half else {}
     for number, batch in enumerate(batches):
         kept |= {f"{number}.{name}": tensor.cpu().contiguous() for name, tensor in batch.items()}
         kept[f"{number}.logits"] = logits(batch).detach().float().cpu().contiguous()
@@ -160,6 +169,7 @@ def reference_batches(run: Path) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     from safetensors.torch import load_file
 
     kept = load_file(run / REFERENCE)
+    kept.pop(HALF, None)
     for number in range(len({name.split(".")[0] for name in kept})):
         batch = {name.split(".", 1)[1]: tensor for name, tensor in kept.items() if name.startswith(f"{number}.")}
         yield batch, batch.pop("logits")
@@ -168,12 +178,15 @@ def reference_batches(run: Path) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
 def compare(run: Path, logits: Callable[[dict[str, Tensor]], Tensor], process: str) -> Verdict:
     """Ask a reloaded model the kept inputs again and say whether it answers as it did."""
     import torch
+    from safetensors import safe_open
 
     same, largest, rows = True, 0.0, 0
+    with safe_open(run / REFERENCE, framework="pt") as kept:
+        relative, absolute = (HALF_RTOL, HALF_ATOL) if HALF in kept.keys() else (RTOL, ATOL)  # noqa: SIM118  # no dict
     for batch, expected in reference_batches(run):
         given = logits(batch).detach().float().cpu()
         rows += len(expected)
-        same = same and given.shape == expected.shape and torch.allclose(given, expected, RTOL, ATOL)
+        same = same and given.shape == expected.shape and torch.allclose(given, expected, relative, absolute)
         largest = max(largest, float((given - expected).abs().max())) if given.shape == expected.shape else float("inf")
     return Verdict(same, largest, rows, process)
 
