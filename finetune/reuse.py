@@ -158,8 +158,10 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
     rows = read_unlabelled(recipe, str(file))
     # Every row gets an answer: what training would drop or refuse is cut here.
     on_long = "window" if recipe.data.on_long == "window" else "truncate"
-    inputs = recipe.task.encode_held(rows, processor, on_long).inputs
-    _refuse_unanswered(rows, inputs)
+    encoded = recipe.task.encode_held(rows, processor, on_long)
+    inputs = encoded.inputs
+    if encoded.facts.get("dropped"):
+        _refuse_unanswered(rows, inputs)
     trainer = trainer_for(recipe, model, processor, run)
     novelty = kept_novelty(run, recipe, asked="evaluate.novelty" in (overrides or {}))
     if novelty is None:
@@ -177,11 +179,8 @@ def predict(run: Path, file: Path, output: Path | None = None, overrides: Mappin
 def _refuse_unanswered(rows: Dataset, inputs: Dataset) -> None:
     """Refuse rows of which a task makes no input, however they are shortened: their answers would be missing."""
     answered = set(inputs["row"][:])
-    lost = next((row_id for place, row_id in enumerate(rows["row_id"]) if place not in answered), None)
-    if lost is not None:
-        raise UserError(
-            f"{lost}: is too long to be answered, and cannot be shortened; leave it out or make it shorter."
-        )
+    lost = next((row_id for place, row_id in enumerate(rows["row_id"]) if place not in answered), rows["row_id"][0])
+    raise UserError(f"{lost}: cannot be answered: it is too long to be cut, or has nothing to be asked; leave it out.")
 
 
 def refuse_unwritable(output: Path | None) -> None:

@@ -12,6 +12,7 @@ import hub_server
 import pytest
 import tiny
 import yaml
+from tiny_documents import documents
 
 # Equal bits are promised for an equal number of threads; one also keeps test processes off each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -59,6 +60,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.write_rows(folder / f"{name}.jsonl", tiny.sentences(count, seed))
         tiny.write_rows(folder / f"{name}-tags.jsonl", tiny.tagged(count, seed))
         tiny.write_rows(folder / f"{name}-questions.jsonl", tiny.questions(count, seed))
+        tiny.write_rows(folder / f"{name}-documents.jsonl", documents(count, seed))
         tiny.write_images(folder / f"{name}.npz", count, seed)
     return folder
 

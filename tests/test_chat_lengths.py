@@ -103,5 +103,5 @@ def test_what_training_left_out_is_said_and_a_row_that_cannot_be_answered_is_ref
     assert "train: 8 of the oldest turns left out for task.block_size 60" in said
     assert "train: 1 of 5 conversations left out" in said
     asked = tiny.write_rows(tmp_path / "asked.jsonl", [{"prompt": "Hi"}, {"prompt": "x" * 90}])
-    with pytest.raises(UserError, match=r"asked\.jsonl:2: is too long to be answered, and cannot be shortened"):
+    with pytest.raises(UserError, match=r"asked\.jsonl:2: cannot be answered: it is too long to be cut"):
         predict(trained, asked)

@@ -239,6 +239,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "masked-lm": {
         "task": {"kind": "masked-lm", "block_size": 32, "pack": False, "prompts": ["the film was [MASK]"]},
         "model": "bert",
+        "adapters": ("whole", "lora", "paired"),
     },
     "text-vae": {
         "task": {"kind": "text-vae", "max_length": 48, "vocab_size": 300, "sample_tokens": 6, "free_bits": 0.5},
@@ -261,6 +262,7 @@ ADAPTERS: dict[str, dict[str, Any] | None] = {
     "lora": {"peft_type": "LORA", "r": 4},
     "distilled": None,  # every weight, held against a teacher too
     "regularised": None,  # every weight, with the options of REGULARISED
+    "paired": None,  # every weight, with the next-sentence objective, on documents
 }
 REGULARISED = {"adversarial": "freelb", "adversarial_steps": 2, "layer_decay": 0.8}
 CELLS = [(kind, adapter) for kind, given in TASKS.items() for adapter in given.get("adapters", ("whole", "lora"))]
@@ -282,6 +284,9 @@ def sections(home: Path, output_dir: Path, kind: str, adapter: str) -> dict[str,
     }  # fmt: skip
     if adapter == "distilled":
         made["task"]["distill"] = {"teacher": str(home / "teacher"), "temperature": 3.0, "alpha": 0.7}
+    if adapter == "paired":
+        made["task"]["next_sentence"] = True
+        made["data"] |= {name: str(home / f"{name}-documents.jsonl") for name in ("train", "validation", "test")}
     if adapter == "regularised":
         made["train"] |= REGULARISED
         made["task"]["label_smoothing"] = 0.1

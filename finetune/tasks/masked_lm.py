@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.errors import UserError
 from finetune.task import Columns, Encoded, Examination, Scores, Task, Usage
-from finetune.tasks.masked_texts import MaskedTexts
+from finetune.tasks.masked_texts import MaskedTexts, collate_masked
 from finetune.tasks.masking import FREE, Masking, inner, predicting_at
+from finetune.tasks.next_sentence import SentencePairs, load_kind, next_answers, next_losses, next_scores, next_told
+from finetune.tasks.next_sentence import said_of_tokens as said_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,6 +42,9 @@ class MaskedLM(Task):
     whole_word: bool = False  # hides all tokens of a word together
     vocab_size: int = 8000  # of the byte-level BPE trained on the data where no tokenizer is given; 260 = bytes alone
     prompts: tuple[str, ...] = ()  # texts with the tokenizer's mask in them, filled for the report, before and after
+    # BERT's second objective: rows are documents, and the model also says whether of two runs of sentences the second
+    # follows the first or comes from another document. A pair weighs as much as its hidden tokens; BERT only.
+    next_sentence: bool = False
     pseudo_perplexity: int = 0  # held-out inputs to score with every token hidden in turn: a forward pass a token
 
     kind: ClassVar[str] = "masked-lm"
@@ -51,6 +56,8 @@ class MaskedLM(Task):
     def __post_init__(self) -> None:
         if not 0.0 < self.mask_probability < 1.0:
             raise UserError(f"task.mask_probability: {self.mask_probability} is not between 0 and 1; BERT has 0.15.")
+        if self.next_sentence and self.pack:
+            raise UserError("task.next_sentence reads one pair of sentences an input; set task.pack to false.")
         if self.pseudo_perplexity < 0:
             raise UserError(f"task.pseudo_perplexity: {self.pseudo_perplexity} is below 0; give a number of inputs.")
 
@@ -58,14 +65,15 @@ class MaskedLM(Task):
         return Columns(texts=(self.text,))
 
     def usage(self, family: str | None = None) -> Usage:
+        said = "prediction_logits" if self.next_sentence else "logits"
         return Usage(
             does="Says what word a hidden one is.",
-            auto_class="AutoModelForMaskedLM",
+            auto_class="AutoModelForPreTraining" if self.next_sentence else "AutoModelForMaskedLM",
             processor="tokenizer",
             pipeline="fill-mask",
             code='inputs = tokenizer(f"It was {tokenizer.mask_token}.", return_tensors="pt")\n'
             "place = inputs.input_ids[0].tolist().index(tokenizer.mask_token_id)\n"
-            "print(tokenizer.decode(model(**inputs).logits[0, place].topk(5).indices))",
+            f"print(tokenizer.decode(model(**inputs).{said}[0, place].topk(5).indices))",
         )
 
     def load_processor(self, model: ModelOptions, texts: Callable[[], Any]) -> PreTrainedTokenizerBase:
@@ -86,16 +94,19 @@ class MaskedLM(Task):
         return processor
 
     def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, on_long: str) -> Encoded:
+        if self.next_sentence:
+            return SentencePairs(processor, self.text, self.block_size, self.whole_word, on_long).encode(rows)
         return MaskedTexts(processor, self.text, self.block_size, self.pack, self.whole_word, on_long).encode(rows)
 
     def shown_target(self, example: dict[str, Any], processor: PreTrainedTokenizerBase) -> str:
         units = len({unit for unit in example["units"] if unit != FREE})
         kind = "words" if self.whole_word else "tokens"
-        return f"{self.mask_probability:.0%} of {units} {kind}, others at every step; special tokens never"
+        after = ("", "; the second follows", "; the second is of another document")[example.get("next", -1) + 1]
+        return f"{self.mask_probability:.0%} of {units} {kind}, others at every step; special tokens never{after}"
 
     def collator(self, processor: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], Batch]:
         hidden = {"mask_id": processor.mask_token_id, "vocabulary": len(processor)}
-        return partial(_collate, pad_id=processor.pad_token_id or 0, pack=self.pack, hidden=hidden)
+        return partial(collate_masked, pad_id=processor.pad_token_id or 0, pack=self.pack, hidden=hidden)
 
     def load_model(self, model: ModelOptions, processor: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, list[str]]:
         from transformers import AutoModelForMaskedLM
@@ -104,7 +115,7 @@ class MaskedLM(Task):
 
         scratch = {"vocab_size": len(processor), "pad_token_id": processor.pad_token_id}
         config = load_config(model, **({} if model.path else scratch))
-        network, new = load_pretrained(model, AutoModelForMaskedLM, config)
+        network, new = load_pretrained(model, load_kind(model) if self.next_sentence else AutoModelForMaskedLM, config)
         set_padding(network, processor)
         return network, new
 
@@ -139,14 +150,19 @@ class MaskedLM(Task):
         from torch.nn import functional as F
 
         ids, labels = self._masked(batch)
-        logits, outputs = self._predicted(model, batch, ids, labels != -100)
-        return F.cross_entropy(logits, labels[labels != -100], reduction="sum"), outputs
+        places = labels != -100
+        logits, outputs = self._predicted(model, batch, ids, places)
+        total = F.cross_entropy(logits, labels[places], reduction="sum")
+        if self.next_sentence:  # the sum of BERT's two means, where pairs have as many hidden tokens
+            total = total + (places.sum(dim=1) * next_losses(outputs, batch)).sum()
+        return total, outputs
 
     def _predicted(self, model: PreTrainedModel, batch: Batch, ids: Tensor, places: Tensor) -> tuple[Tensor, Any]:
         """Return (fp32 logits at the places, shape (places, vocabulary); the outputs)."""
         with predicting_at(model, places) as alone:
             outputs = self._forward(model, batch, ids)
-        logits = outputs.logits[0] if alone else outputs.logits[places]
+        logits = said_of(outputs)
+        logits = logits[0] if alone else logits[places]
         return logits.float(), outputs
 
     def _forward(self, model: PreTrainedModel, batch: Batch, ids: Tensor) -> Any:
@@ -154,7 +170,8 @@ class MaskedLM(Task):
         from finetune.training.batching import block_mask
 
         if not self.pack:
-            return model(input_ids=ids, attention_mask=batch["attention_mask"])
+            types = {name: batch[name] for name in ("token_type_ids",) if name in batch}
+            return model(input_ids=ids, attention_mask=batch["attention_mask"], **types)
         network = inner(model)
         attention = network.config._attn_implementation
         if attention not in ("sdpa", "eager"):
@@ -166,10 +183,14 @@ class MaskedLM(Task):
         return model(input_ids=ids, attention_mask=mask, position_ids=positions + first_position(network.config))
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Return what is said of the first token that can be hidden, with nothing hidden."""
-        logits = self._forward(model, batch, batch["input_ids"]).logits
+        """Return what is said of the first token that can be hidden, with nothing hidden, and of the pair."""
+        import torch
+
+        outputs = self._forward(model, batch, batch["input_ids"])
+        logits = said_of(outputs)
         first = (batch["units"] != FREE).int().argmax(dim=1)
-        return logits[range(len(logits)), first].float()
+        logits = logits[range(len(logits)), first].float()
+        return torch.cat((logits, outputs.seq_relationship_logits.float()), dim=1) if self.next_sentence else logits
 
     def answer(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         import torch
@@ -177,7 +198,7 @@ class MaskedLM(Task):
 
         ids, labels = self._masked(batch)
         places = labels != -100
-        logits, _ = self._predicted(model, batch, ids, places)
+        logits, outputs = self._predicted(model, batch, ids, places)
         cost = torch.zeros(labels.shape, dtype=torch.float64, device=labels.device)
         cost[places] = F.cross_entropy(logits, labels[places], reduction="none").double()
         said = torch.full_like(labels, -100)
@@ -189,18 +210,24 @@ class MaskedLM(Task):
             "tokens": places.sum(dim=1),
             "right": right,
             "hidden": (labels + 1).clamp(min=0),
+            **(next_answers(outputs, batch) if self.next_sentence else {}),
         }
 
     def score(self, answers: Answers, inputs: Dataset, resamples: int = 0) -> Scores:
         from finetune.evaluation.masked import masked_scores
 
-        return masked_scores(answers["nll"], answers["right"], answers["tokens"], resamples)
+        scores = masked_scores(answers["nll"], answers["right"], answers["tokens"], resamples)
+        return scores | (next_scores(answers, resamples) if self.next_sentence else {})
 
     def predictions(self, answers: Answers, inputs: Dataset, rows: Dataset) -> Dataset:
         from datasets import Dataset as Table
 
         tokens = answers["tokens"].astype(int)
-        shown = {} if self.pack else {"text": [rows[number][self.text] for number in inputs["row"]]}
+        shown: dict[str, Any] = {}
+        if self.next_sentence:
+            shown = next_told(answers, inputs)
+        elif not self.pack:
+            shown = {"text": [rows[number][self.text] for number in inputs["row"]]}
         return Table.from_dict(
             {
                 "row_id": list(inputs["row_id"]),
@@ -266,20 +293,3 @@ def _words(inputs: Dataset) -> Iterator[np.ndarray]:
     table = inputs.with_format("numpy")
     for ids, units in zip(table["input_ids"], table["units"], strict=True):
         yield np.where(units == FREE, -1, ids).astype(np.int64)
-
-
-def _collate(inputs: list[dict[str, Any]], pad_id: int, pack: bool, hidden: dict[str, int]) -> Batch:
-    import torch
-
-    from finetune.training.batching import carried, padded
-
-    longest = max(len(each["input_ids"]) for each in inputs)
-    batch = carried(inputs)
-    batch["input_ids"] = padded([each["input_ids"] for each in inputs], pad_id, longest)
-    batch["units"] = padded([each["units"] for each in inputs], FREE, longest)
-    if pack:  # a token of padding is a text of its own, which nothing else sees
-        batch["position_ids"] = padded([each["position_ids"] for each in inputs], 0, longest)
-    else:
-        batch["attention_mask"] = padded([[1] * len(each["input_ids"]) for each in inputs], 0, longest)
-    batch["hidden"] = torch.tensor([hidden["mask_id"], hidden["vocabulary"]])
-    return batch

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
     from transformers import PreTrainedTokenizerBase
 
+    from finetune.task import Batch
+
     Table = dict[str, list[Any]]
     Piece = tuple[list[int], list[int]]  # token ids with the special ones around them; the unit of each, FREE: none
 
@@ -85,7 +87,7 @@ class MaskedTexts:
 
     def _ended(self, ids: list[int], units: list[int]) -> Piece:
         free = [FREE] * len(self.before), [FREE] * len(self.after)
-        return [*self.before, *ids, *self.after], [*free[0], *_renumbered(units), *free[1]]
+        return [*self.before, *ids, *self.after], [*free[0], *renumbered(units), *free[1]]
 
     def _one_by_one(self, rows: Table, numbers: list[int]) -> Iterator[dict[str, Any]]:
         for (pieces, length), number, row_id in zip(self._pieces(rows), numbers, rows["row_id"], strict=True):
@@ -137,7 +139,7 @@ def _block(parts: list[tuple[Piece, str]], number: int) -> dict[str, Any]:
     return {**made, "row": number, "row_id": shown, "length": len(made["input_ids"]), "cut": False}
 
 
-def _renumbered(units: list[int]) -> list[int]:
+def renumbered(units: list[int]) -> list[int]:
     """Return the units as 0, 1, 2 … in the order in which they come; FREE stays."""
     number = {unit: place for place, unit in enumerate(dict.fromkeys(unit for unit in units if unit != FREE))}
     return [number.get(unit, FREE) for unit in units]
@@ -150,3 +152,24 @@ def _ends(processor: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     if start is None:
         raise UserError("model.tokenizer: where its special tokens stand around a text cannot be told.")
     return whole[:start], whole[start + len(bare) :]
+
+
+def collate_masked(inputs: list[dict[str, Any]], pad_id: int, pack: bool, hidden: dict[str, int]) -> Batch:
+    """Return a batch of inputs; `hidden`: the id of the mask and the size of the vocabulary."""
+    import torch
+
+    from finetune.training.batching import carried, padded
+
+    longest = max(len(each["input_ids"]) for each in inputs)
+    batch = carried(inputs)
+    batch["input_ids"] = padded([each["input_ids"] for each in inputs], pad_id, longest)
+    batch["units"] = padded([each["units"] for each in inputs], FREE, longest)
+    if pack:  # a token of padding is a text of its own, which nothing else sees
+        batch["position_ids"] = padded([each["position_ids"] for each in inputs], 0, longest)
+    else:
+        batch["attention_mask"] = padded([[1] * len(each["input_ids"]) for each in inputs], 0, longest)
+    if "next" in inputs[0]:
+        batch["token_type_ids"] = padded([each["token_type_ids"] for each in inputs], 0, longest)
+        batch["next"] = torch.tensor([each["next"] for each in inputs])
+    batch["hidden"] = torch.tensor([hidden["mask_id"], hidden["vocabulary"]])
+    return batch

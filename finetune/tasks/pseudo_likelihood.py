@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.task import Examination
 from finetune.tasks.masking import FREE, inner
+from finetune.tasks.next_sentence import said_of_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,7 +54,7 @@ def _cost(task: MaskedLM, model: PreTrainedModel, batch: Any, mask_id: int) -> t
     ids, total = batch["input_ids"], 0.0
     places = (batch["units"][0] != FREE).nonzero()[:, 0]
     for part in places.split(AT_ONCE):
-        copies = {name: each.expand(len(part), -1) for name, each in batch.items() if name != "hidden"}
+        copies = {name: each.expand(len(part), -1) for name, each in batch.items() if each.ndim == 2}
         one = torch.zeros_like(copies["input_ids"], dtype=torch.bool)
         one[range(len(part)), part] = True
         with torch.no_grad():
@@ -68,7 +69,8 @@ def filled(model: PreTrainedModel, processor: PreTrainedTokenizerBase, prompt: s
 
     given = processor(prompt, return_tensors="pt").to(model.device)
     with torch.no_grad():
-        logits = model(input_ids=given["input_ids"], attention_mask=given["attention_mask"]).logits[0].float()
+        outputs = model(input_ids=given["input_ids"], attention_mask=given["attention_mask"])
+    logits = said_of_tokens(outputs)[0].float()
     lines = []
     for place in (given["input_ids"][0] == processor.mask_token_id).nonzero()[:, 0].tolist():
         chances, ids = logits[place].softmax(dim=0).topk(min(SHOWN, inner(model).config.vocab_size))
