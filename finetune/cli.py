@@ -67,7 +67,8 @@ def _check_light(command: Command) -> None:
         read_names(command.positions["recipe"], command.overrides)
     elif not VERBS[command.name].hidden:
         for run in command.positions.get("runs", [command.positions.get("run")]):
-            if run is not None:
+            of_seeds = VERBS[command.name].of_seeds and run is not None and (run / artefact.SEEDS).exists()
+            if run is not None and not of_seeds:
                 read_names(artefact.open_run(run) / artefact.RECIPE, command.overrides)
 
 

@@ -43,6 +43,7 @@ class Verb:
     overrides: bool = False  # takes --section.option VALUE
     shows: str = ""  # "module:function" from what `call` returns to what is printed
     data: bool = False  # what it prints is for another program: all other words go to stderr
+    of_seeds: bool = False  # takes the folder of train.seeds as well as a run
     hidden: bool = False  # for our own processes
 
 

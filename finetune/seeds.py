@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.errors import CheckFailed, UserError
+from finetune.evaluation.ranges import bounds
+from finetune.evaluation.seeds_report import write_report
 from finetune.recipe_reading import to_yaml
 from finetune.showing import seeds as shown
 from finetune.sweeping.trials import run_trial
@@ -18,14 +21,15 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 CONFIDENCE = 0.95
-OWN = (artefact.SEEDS, f".{artefact.SEEDS}.tmp")
+LEAST = 3  # seeds of an interval: of two, Student's t is 12.7 standard errors wide on each side
+OWN = (artefact.SEEDS, f".{artefact.SEEDS}.tmp", artefact.REPORT)
 
 
 def train_seeds(recipe: Recipe) -> Path:
     """Train a recipe once a seed, each an ordinary run in a process of its own, and return the folder of them all.
 
-    The runs are output_dir/seed-N, beside each its recipe and its log; seeds.json has the scores. The same command
-    goes on with a seed that was cut short, and leaves finished ones as they are.
+    The runs are output_dir/seed-N, beside each its recipe and its log; seeds.json has the scores, and report.html shows
+    them. The same command goes on with a seed that was cut short, and leaves finished ones as they are.
 
     Raises:
         UserError: something else lies in the folder, or seeds of another recipe or other rows.
@@ -56,6 +60,7 @@ def train_seeds(recipe: Recipe) -> Path:
     if whole:
         found = {**summary({seed: _run(folder, seed) for seed in whole}), "failed": failed}
         artefact.write_json(folder / artefact.SEEDS, found)
+        write_report(folder)
     if failed:
         if whole:
             print(shown(found, folder), flush=True)
@@ -69,7 +74,7 @@ def summary(runs: Mapping[int, Path]) -> dict[str, Any]:
 
     Returns:
         seeds; runs: {seed: its folder's name}; interval: what it is; scores: {split: {score: {mean, low, high, sd, n,
-        values: {seed: value}}}}; baselines: {name: {score: the same}}, of the test split as in scores.json.
+        cut, values: {seed: value}}}}; baselines: {name: {score: the same}}, of the test split as in scores.json.
 
     Raises:
         UserError: they were trained or scored on other rows.
@@ -87,7 +92,7 @@ def summary(runs: Mapping[int, Path]) -> dict[str, Any]:
     return {
         "seeds": list(runs),
         "runs": {str(seed): run.name for seed, run in runs.items()},
-        "interval": f"{CONFIDENCE:.0%} t-interval of the mean over seeds, on the same rows: what the seed alone moves",
+        "interval": _said(len(runs)),
         "scores": _means(tables),
         "baselines": _means(baselines),
     }
@@ -101,23 +106,39 @@ def _means(tables: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
             for name in scores:
                 if name not in made.setdefault(group, {}):
                     each = {seed: other.get(group, {}).get(name) for seed, other in tables.items()}
-                    made[group][name] = mean_over({seed: one["value"] for seed, one in each.items() if one})
+                    values = {seed: one["value"] for seed, one in each.items() if one}
+                    made[group][name] = mean_over(values, bounds(name))
     return made
 
 
-def mean_over(values: Mapping[int, float]) -> dict[str, Any]:
-    """Return the mean of one value a seed, its t-interval (None for one seed), their standard deviation, and them."""
+def mean_over(values: Mapping[int, float], limits: tuple[float, float] = (-inf, inf)) -> dict[str, Any]:
+    """Return the mean of one value a seed, its t-interval, their standard deviation, and them.
+
+    The interval is None for fewer than LEAST seeds. It ends where the score's values do, `limits`, and `cut` says that
+    it did: what lies beyond cannot be the mean, so that no less of the mean's chances is within.
+    """
     import numpy as np
     from scipy.stats import t
 
     numbers = np.array(list(values.values()), dtype=np.float64)
     n, mean = len(numbers), float(numbers.mean())
-    made: dict[str, Any] = {"mean": mean, "low": None, "high": None, "sd": None, "n": n}
+    made: dict[str, Any] = {"mean": mean, "low": None, "high": None, "sd": None, "n": n, "cut": False}
     if n > 1:
-        sd = float(numbers.std(ddof=1))
-        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
-        made |= {"low": mean - half, "high": mean + half, "sd": sd}
+        made["sd"] = sd = float(numbers.std(ddof=1))
+        if n >= LEAST:
+            half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / n**0.5
+            ends = mean - half, mean + half
+            made |= {"low": max(ends[0], limits[0]), "high": min(ends[1], limits[1])}
+            made["cut"] = (made["low"], made["high"]) != ends
     return {**made, "values": {str(seed): value for seed, value in values.items()}}
+
+
+def _said(n: int) -> str:
+    """Say what the intervals of n seeds are."""
+    if n < LEAST:
+        return f"none: {LEAST} seeds or more have an interval, and here {'is 1' if n == 1 else f'are {n}'}"
+    told = f"{CONFIDENCE:.0%} t-interval of the mean over seeds, on the same rows: what the seed alone moves"
+    return f"{told}; cut where the values of a score end"
 
 
 def _run(folder: Path, seed: int) -> Path:

@@ -47,6 +47,12 @@ def seeds(found: Mapping[str, Any], folder: Path) -> str:
         lines.append(f"  {name:<{width}}  {each['mean']:>8.4f}{_interval(each):<{SPACE}}{cells}")
     n = len(numbers)
     lines.append(f"n = {n} {'seed: no interval' if n == 1 else 'seeds, the same rows'}; runs: {folder}")
+    if n == 2:
+        lines.append("two seeds are too few for an interval; give three or more")
+    if any(each["cut"] for each in shown.values()):
+        lines.append("intervals end where the values of a score do")
+    if (folder / artefact.REPORT).exists():
+        lines.append(f"report: {folder / artefact.REPORT}")
     return "\n".join(line.rstrip() for line in lines)
 
 

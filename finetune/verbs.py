@@ -174,6 +174,7 @@ VERBS = {
         "finetune.evaluation.report:write_report",
         "Write a run's report.html again, from its folder alone.",
         ("run",),
+        of_seeds=True,
         shows="finetune.showing:path",
     ),
     "publish": Verb(

@@ -185,6 +185,24 @@ def histogram(values: np.ndarray, label: str) -> str:
     return _svg(figure, _attribute(f"Inputs by {label}"))
 
 
+def of_seeds(score: dict[str, Any], rivals: Mapping[str, float], label: str) -> str:
+    """Return a score of each seed as a dot, their mean with its interval, and the mean of each rival as a line."""
+    figure, axes = _figure(3.9, 2.7)
+    seeds, values = list(score["values"]), list(score["values"].values())
+    place = len(seeds)
+    axes.plot(range(place), values, "o", color=MODEL, alpha=0.6, markersize=5)
+    ends = [] if score["low"] is None else [[score["mean"] - score["low"]], [score["high"] - score["mean"]]]
+    axes.errorbar([place], [score["mean"]], ends or None, color=MODEL, marker="D", markersize=6, linewidth=1.5)
+    for number, (name, value) in enumerate(rivals.items()):
+        style = ("-", (0, (4, 3)), (0, (1, 2)))[number % 3]
+        axes.axhline(value, color=RIVAL, linewidth=1.2, linestyle=style, label=_short(name, 26))
+    axes.set_xticks(range(place + 1), [*(_short(seed, 6) for seed in seeds), "mean"])
+    axes.set(xlim=(-0.5, place + 0.5), xlabel="seed", ylabel=_short(label, 34))
+    if rivals:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+    return _svg(figure, _attribute(f"{label} of each seed, and their mean"))
+
+
 def bars(values: Sequence[float], each: str, label: str) -> str:
     """Return one bar a value, in the order given."""
     figure, axes = _figure(3.9, 2.7)

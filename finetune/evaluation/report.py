@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from finetune import artefact
-from finetune.evaluation import plots
+from finetune.evaluation import plots, seeds_report
 from finetune.evaluation.findings import Predictions, confusions
 from finetune.evaluation.pictures import grids, pictures, steps
-from finetune.evaluation.wording import HEADLINES, LESS_IS_BETTER, interval, lead, named, number, reading
+from finetune.evaluation.wording import HEADLINES, LESS_IS_BETTER, lead, named, number, page, reading
 
 VALIDATION_LOSSES = ("eval_loss", "eval_nelbo", "eval_nll", "eval_mse")  # the first of them that the trainer logged
 TOGETHER = {  # quantities of one unit that are drawn in one plot: its label, and the name of each
@@ -33,15 +33,14 @@ LONG_TABLE = 25  # classes beyond which the per-class table folds
 
 
 def write_report(run: Path) -> Path:
-    """Write report.html into the run folder and return its path. Parts whose files are missing are left out."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """Write report.html into the run folder and return its path. Parts whose files are missing are left out.
 
-    pages = Environment(
-        loader=PackageLoader("finetune.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    pages.filters |= {"number": number, "named": named, "interval": interval}
+    A folder of `train.seeds` has a page of its own, on what the seeds move.
+    """
+    if (run / artefact.SEEDS).exists():
+        return seeds_report.write_report(run)
     path = run / artefact.REPORT
-    path.write_text(pages.get_template("report.html.jinja").render(**contents(run)), encoding="utf-8")
+    path.write_text(page("report.html.jinja", **contents(run)), encoding="utf-8")
     return path
 
 

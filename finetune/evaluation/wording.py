@@ -140,3 +140,14 @@ def lead(own: dict[str, Any], split: str | None, baselines: dict[str, Any]) -> s
     word = meaning.get(word, f"{word} with 95 % confidence")
     spread = f" ({interval(gap)})" if interval(gap) else ""
     return f"{told} That is {gap['value']:+.3f}{spread} against {named(strongest)}: {word}."
+
+
+def page(template: str, **contents: Any) -> str:
+    """Return a page of this room's templates, filled in."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=PackageLoader("finetune.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    pages.filters |= {"number": number, "named": named, "interval": interval}
+    return pages.get_template(template).render(**contents)
