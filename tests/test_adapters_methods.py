@@ -155,7 +155,7 @@ def test_embedded_prompts_are_refused_where_the_padding_would_be_classified(home
         (["attention.self.qury"], "Did you mean"),
         ([], "adapter.target_modules is empty"),
         ("*broken", "no regular expression"),
-        (r".*nothing.*", "LORA cannot change"),
+        (r".*nothing.*", "matches no module"),
     ],
 )
 def test_unknown_target_modules_are_refused_with_the_nearest(home: Path, targets: Any, said: str):

@@ -55,7 +55,7 @@ LAYERS = (
     ),
     ("tasks",),
     ("adapters", "data", "evaluation", "loading", "objectives", "training"),
-    ("artefact", "editing", "environment"),
+    ("artefact", "editing", "environment", "foreign"),
     ("models",),
     ("task",),
     ("errors", "found"),

@@ -14,6 +14,7 @@ from finetune.adapters.completion import completed
 from finetune.adapters.heads import new_modules
 from finetune.adapters.methods import EMBEDDED_PROMPTS, PREFIXES, check_method
 from finetune.errors import CheckFailed, UserError
+from finetune.foreign.adapters import base_digest, check_adapter, check_base, settle_patterns
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -41,6 +42,7 @@ def attach(model: PreTrainedModel, adapter: PeftConfig | HeadOnly, new_parameter
         return _head_only(model, new_parameters)
     from peft import get_peft_model
 
+    base_digest(model)  # now, while its files are those that were read
     kind = str(getattr(adapter.peft_type, "value", adapter.peft_type))
     heads = new_modules(model, new_parameters)
     check_method(kind, model, heads)
@@ -87,21 +89,27 @@ def load_adapters(base: PreTrainedModel, folders: Mapping[str, str | Path]) -> P
 
 def _loaded(model: Any, folder: Path, name: str, fresh: bool) -> Any:
     """Return the model with one more adapter; `fresh` for the first, which the base is wrapped for."""
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
     base = model if fresh else model.get_base_model()
+    named: Any = {"adapter_name": name, "torch_device": str(base.device)}
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / file).is_file():
             raise UserError(f"{folder} holds no adapter: {file} is missing.")
+    check_adapter(folder, str(folder))
     try:
+        check_base(folder, base, str(folder))
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        settle_patterns(config, base, str(folder))
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as opened:
             saved = set(opened.keys())
         with without_noise():
             if fresh:
-                model = PeftModel.from_pretrained(base, str(folder), adapter_name=name, torch_device=str(base.device))
+                model = PeftModel.from_pretrained(base, str(folder), config=config, **named)
             else:
-                model.load_adapter(str(folder), adapter_name=name, torch_device=str(base.device))
+                model.load_adapter(str(folder), peft_config=config, **named)
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, OSError, SafetensorError) as error:
         raise UserError(f"{folder}: its adapter does not fit {type(base).__name__}: {first_line(error)}") from error
     needed = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))

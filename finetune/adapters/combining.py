@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.adapters.attaching import first_line, without_noise
 from finetune.errors import UserError
+from finetune.foreign.adapters import check_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -85,6 +86,7 @@ def _read(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     from peft import LoraConfig, PeftConfig
     from safetensors.torch import load_file
 
+    check_adapter(folder, str(folder))
     config: Any = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig):
         kind = getattr(config.peft_type, "value", config.peft_type)

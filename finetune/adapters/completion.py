@@ -9,6 +9,7 @@ from finetune.adapters.heads import saved_names
 from finetune.adapters.methods import NORMS, OWN_TARGETS, check_layers
 from finetune.adapters.targets import block_linears, block_norms, check_targets, shortest_names, targeted
 from finetune.errors import UserError
+from finetune.foreign.adapters import settle_patterns
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -43,10 +44,14 @@ def _complete_targets(config: Any, kind: str, model: PreTrainedModel, heads: lis
         _choose_targets(config, kind, model, heads)
     elif config.target_modules == "auto":
         config.target_modules = None
+    pattern = isinstance(config.target_modules, str)
     if isinstance(config.target_modules, set | list | tuple):
         if not config.target_modules:
             raise UserError("adapter.target_modules is empty; name modules, or leave it at auto.")
         check_targets(model, sorted(config.target_modules), "adapter.target_modules")
+    settle_patterns(config, model, "adapter")  # what is saved is read without patterns
+    if pattern and not isinstance(config.target_modules, str):
+        config.target_modules = set(shortest_names(model, sorted(config.target_modules)))
     layers = targeted(model, config)
     transposed = any(isinstance(layer, Conv1D) for layer in layers)
     check_layers(kind, model, transposed)

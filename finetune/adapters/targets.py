@@ -7,7 +7,6 @@ nor head. With fewer (PEFT's defaults are query and value alone) LoRA falls behi
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError, did_you_mean
@@ -68,12 +67,7 @@ def targeted(model: nn.Module, config: Any) -> list[nn.Module]:
         return []
     if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
         return list(block_linears(model, []).values())
-    try:
-        return [module for name, module in model.named_modules() if name and check_target_module_exists(config, name)]
-    except re.error as error:
-        raise UserError(
-            f"adapter.target_modules: {config.target_modules!r} is no regular expression: {error}"
-        ) from error
+    return [module for name, module in model.named_modules() if name and check_target_module_exists(config, name)]
 
 
 def _inside_blocks(model: nn.Module, skip: list[str], is_wanted: Callable[[nn.Module], bool]) -> dict[str, nn.Module]:

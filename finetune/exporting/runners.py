@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 LABELS, PAIRS = {labels!r}, {pairs!r}
 here = Path(__file__).parent
 tokenizer = Tokenizer.from_file(str(here / "tokenizer.json"))
+tokenizer.encode_special_tokens = True  # what somebody typed is text
 tokenizer.enable_truncation({max_length!r})
 tokenizer.enable_padding(pad_id={pad_id!r}, pad_token={pad_token!r})
 texts = list(zip(sys.argv[1::2], sys.argv[2::2], strict=True)) if PAIRS else sys.argv[1:]
@@ -53,6 +54,7 @@ from tokenizers import Tokenizer
 
 here = Path(__file__).parent
 tokenizer = Tokenizer.from_file(str(here / "tokenizer.json"))
+tokenizer.encode_special_tokens = True  # what somebody typed is text
 prefill, decode = (onnxruntime.InferenceSession(str(here / name)) for name in {files!r})
 START, END, LIMIT = {start!r}, {end!r}, {limit!r}
 ids = tokenizer.encode(sys.argv[1]).ids

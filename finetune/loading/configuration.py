@@ -6,6 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError, did_you_mean
+from finetune.foreign.bounds import check_config
+from finetune.foreign.files import read_object
 from finetune.loading.failures import one_line, quiet
 from finetune.loading.merged import ADAPTER, base_options
 from finetune.loading.options import ModelOptions
@@ -27,6 +29,7 @@ POSITIONS_AFTER_PADDING = {
     "data2vec-text",
     "ibert",
 }
+KEPT = {"architectures", "dtype", "quantization_config", "tie_word_embeddings", "torch_dtype", "transformers_version"}
 NOT_OPTIONS = {"transformers_version", "architectures", "dtype"}  # fields that the library fills in by itself
 
 
@@ -58,12 +61,26 @@ def read_config(source: Source, options: ModelOptions, changes: dict[str, Any]) 
             raise UserError(f"model.path: {options.path} holds no config.json; it is not the folder of a model.")
         base = base_options(folder, options)
         return read_config(locate(base), base, changes)
+    file = None if source.gguf_file is not None else source.file("config.json")
+    if file is not None:
+        check_config(file, f"model.path: {options.path}", trusted=options.trust_remote_code)
     with one_line(f"model.path: {options.path}"), quiet():
         config = AutoConfig.from_pretrained(
             source.place, trust_remote_code=options.trust_remote_code, **source.keywords(), **changes
         )
+    if file is not None and not options.trust_remote_code:
+        _pass_over_unknown(config, read_object(file))
     config._commit_hash = source.commit  # transformers leaves this name out of config.json
     return config
+
+
+def _pass_over_unknown(config: PreTrainedConfig, held: dict[str, Any]) -> None:
+    """Take away what a config.json sets beyond the fields of its family: transformers makes attributes of anything."""
+    kind: Any = type(config)
+    known = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map) | KEPT
+    for name in set(held) - known:
+        if name in config.__dict__ and not hasattr(kind, name):
+            delattr(config, name)
 
 
 def context_length(config: PreTrainedConfig) -> int | None:

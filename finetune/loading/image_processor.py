@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from finetune.foreign.bounds import check_sizes
+from finetune.foreign.files import read_object
 from finetune.loading.failures import one_line, quiet
 from finetune.loading.merged import base_options, holds_adapter
 from finetune.loading.options import ModelOptions
@@ -42,6 +44,8 @@ def load_image_processor(options: ModelOptions, size: int, channels: int, mean: 
         if holds_adapter(source.folder):
             return load_image_processor(base_options(source.folder, options), size, channels, mean, std)
         return _new(size, channels, mean, std)
+    if (said := source.file(FILE)) is not None:
+        check_sizes(read_object(said), said, f"{option}: {place}")
     with one_line(f"{option}: the image processor of {place}"), quiet():
         return AutoImageProcessor.from_pretrained(
             source.place, backend="pil", trust_remote_code=options.trust_remote_code, **source.keywords()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
+from finetune.foreign.adapters import check_adapter, check_base, settle_patterns
 from finetune.loading.failures import one_line, quiet
 from finetune.loading.options import ModelOptions
 
@@ -57,13 +58,16 @@ def merge(
     what = f"model.path: {options.path}"
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{what} holds an adapter without {ADAPTER_WEIGHTS}; pickled weights are not read.")
+    check_adapter(folder, what)
     with one_line(what), quiet():
+        check_base(folder, base, what)
         adapter = PeftConfig.from_pretrained(str(folder))
         if adapter.is_prompt_learning:
             kind = getattr(adapter.peft_type, "value", adapter.peft_type)
             raise UserError(
                 f"{what}: {kind} learned tokens that stand before the text; weights have no place for them."
             )
+        settle_patterns(adapter, base, what)
         adapter.task_type = None  # the model that is wanted decides, not the task that the adapter was trained for
         with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
             shapes = {name.removeprefix("base_model.model."): file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from finetune.errors import EnvironmentFailed, UserError, did_you_mean
+from finetune.foreign.files import refuse_pickle, weight_files
 from finetune.loading.options import ModelOptions
 
 PACKAGE = "package://"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,18 @@ class Source:
     def folder(self) -> Path | None:
         """Return the folder, or None for a Hub id."""
         return Path(self.place) if Path(self.place).is_dir() else None
+
+    def file(self, name: str) -> Path | None:
+        """Return the path of a file of the source, fetched where it lies on the Hub; None where there is none."""
+        if (folder := self.folder) is not None:
+            return folder / name if (folder / name).is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.place, name, revision=self.commit))
+        except EntryNotFoundError:  # nor is it in the cache of a machine without a network: the library will say so
+            return None
 
     def keywords(self) -> dict[str, str]:
         """Return what every from_pretrained needs to read from exactly here."""
@@ -48,6 +61,7 @@ def source_folder(path: str, option: str = "model.path") -> str:
     if folder.is_dir():
         return str(folder)
     if folder.is_file():
+        refuse_pickle(folder, option)
         raise UserError(f"{option}: {path} is a file; give the folder that holds config.json and model.safetensors.")
     if _looks_like_a_path(path):
         raise UserError(f"{option}: there is no folder {path}.{_nearest_folder(folder)} {_known_forms()}")
@@ -108,6 +122,8 @@ def check_weights(source: Source, options: ModelOptions) -> None:
     folder, name = source.folder, source.gguf_file or "model.safetensors"
     if folder is not None and source.gguf_file is None and not any(folder.glob("*.safetensors")):
         raise UserError(_no_safetensors(folder, options))
+    if folder is not None and source.gguf_file is None:
+        weight_files(folder, f"model.path: {options.path}")
     if options.sha256 is None:
         return
     file = folder / name if folder is not None else _download(source, name)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
+from finetune.foreign.bounds import check_templates, check_tokenizer
 from finetune.loading.failures import one_line, quiet
 from finetune.loading.merged import base_options, holds_adapter
 from finetune.loading.options import ModelOptions
@@ -42,6 +43,9 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
         and not (source.folder / "tokenizer_config.json").exists()
     ):
         return load_tokenizer(base_options(source.folder, options))
+    if (said := source.file("tokenizer_config.json")) is not None:
+        check_tokenizer(said, f"{option}: {options.path}")
+        check_templates(said.parent, f"{option}: {options.path}")
     with one_line(f"{option}: the tokenizer of {options.path}"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(
             source.place, trust_remote_code=options.trust_remote_code, **source.keywords()

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
+from finetune.foreign.adapters import mark_source
+from finetune.foreign.bounds import check_generation
 from finetune.loading.failures import one_line, quiet
-from finetune.loading.merged import base_options, holds_adapter, merge
+from finetune.loading.merged import ADAPTER_WEIGHTS, base_options, holds_adapter, merge
 from finetune.loading.options import ModelOptions
+from finetune.loading.proportions import check_described, check_layers, files_of
 from finetune.loading.quantized import quantization, settle
 from finetune.loading.source import Source, check_weights, locate
 
@@ -63,6 +66,11 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
     from finetune.models.quantized import in_fewer_bits
 
     check_weights(source, options)
+    files = files_of(source, f"model.path: {options.path}")
+    with one_line(f"model.path: {options.path}"), quiet():
+        if (said := source.file("generation_config.json")) is not None:
+            check_generation(said, f"model.path: {options.path}")
+        check_described(auto_class, config, files, options)
     quantized = quantization(options, auto_class, config)
     with one_line(f"model.path: {options.path}"), quiet():
         model, report = auto_class.from_pretrained(
@@ -88,6 +96,8 @@ def _read(source: Source, options: ModelOptions, auto_class: Any, config: PreTra
             f"model.path: {len(new)} of the {len(known)} weights of {type(model).__name__} are missing in "
             f"{options.path} or have another size there ({_an_example(new, sizes)}): another architecture's."
         )
+    check_layers(model, list(report["missing_keys"]), list(report["unexpected_keys"]), options)
+    mark_source(model, files)
     if quantized:
         settle(model, new)
     return model, new, sizes
@@ -109,7 +119,9 @@ def _read_merged(folder: Path, options: ModelOptions, auto_class: Any, config: P
     base = replace(base_options(folder, options), **whole)
     _say(f"{options.path} holds an adapter: it is merged into its base, {base.path}.")
     model, new, sizes = _read(locate(base), base, auto_class, config)
+    files = [*files_of(locate(base), f"model.path: {base.path}"), folder / ADAPTER_WEIGHTS]
     model, new = merge(model, new, options, folder)
+    mark_source(model, files)
     model.name_or_path = model.config.name_or_path = str(options.path)
     return model.to(_chosen(options)["dtype"]), new, {name: sizes[name] for name in new if name in sizes}
 

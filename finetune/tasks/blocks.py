@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
 from finetune.task import Encoded
-from finetune.tasks.lengths import length_facts
+from finetune.tasks.lengths import AS_TEXT, length_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ class _Documents:
 
     def __call__(self, rows: Table) -> Iterator[tuple[list[int], int]]:
         bos, eos = self.processor.bos_token_id, self.processor.eos_token_id
-        encoded = self.processor(list(rows[self.text]), add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = self.processor(list(rows[self.text]), add_special_tokens=False, **AS_TEXT)["input_ids"]
         for ids, text in zip(encoded, rows[self.text], strict=True):
             yield [*([] if bos is None else [bos]), *ids, eos], len(text.encode())
 

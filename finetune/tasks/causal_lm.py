@@ -10,6 +10,7 @@ from finetune.errors import UserError
 from finetune.objectives.consistency import apart
 from finetune.task import Columns, Encoded, Scores, Task, Usage
 from finetune.tasks.blocks import encode_documents
+from finetune.tasks.lengths import AS_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,7 +217,7 @@ class CausalLM(Task):
         """Return `count` texts that begin with the prompt, drawn at temperature 0.8 from the 50 likeliest tokens."""
         import torch
 
-        ids = processor(prompt, add_special_tokens=True)["input_ids"]
+        ids = processor(prompt, add_special_tokens=True, **AS_TEXT)["input_ids"]
         start = processor.bos_token_id if processor.bos_token_id is not None else processor.eos_token_id
         if not ids or ids[0] != start:
             ids = [start, *ids]

@@ -10,7 +10,7 @@ from finetune.errors import UserError
 from finetune.task import Encoded
 from finetune.tasks.conversations import COLUMN, turns_of
 from finetune.tasks.lengths import length_facts
-from finetune.tasks.templates import end_of_turn, rendered
+from finetune.tasks.templates import end_of_turn, refuse_special, rendered, special_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ class Conversations:
             raise UserError("data.on_long: window would cut conversations apart; use truncate, drop or error.")
         self.task, self.processor, self.on_long, self.held = task, processor, on_long, held
         self.end = end_of_turn(processor)
-        self.special = [token for token in processor.all_special_tokens if token.strip()]
+        self.special = special_tokens(processor)
 
     def encode(self, rows: Dataset) -> Encoded:
         """Return the inputs; those to train on are packed where the task packs.
@@ -163,12 +163,7 @@ class Conversations:
 
     def read(self, turns: list[Turn], row_id: str) -> Read:
         """Return a conversation as tokens, cut where a reply begins and where it ends."""
-        for turn in turns:
-            for token in self.special:
-                if token in turn["content"]:
-                    raise UserError(
-                        f"{row_id}: a turn holds {token}, which the tokenizer takes for its own; remove it."
-                    )
+        refuse_special(turns, self.special, row_id)
         pieces = self._pieces(turns, row_id)
         whole, count = self.task.train_on == "all", sum(learned for _, learned in pieces)
         ids: list[int] = []

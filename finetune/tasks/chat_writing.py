@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
-from finetune.tasks.templates import end_of_turn, rendered
+from finetune.tasks.templates import end_of_turn, refuse_special, rendered, special_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,9 +60,11 @@ def answered(
 
     from finetune.loading import context_length
 
+    special = special_tokens(processor)
     limit, prompts = context_length(model.config), []
     for turns, row_id in zip(asked, row_ids, strict=True):
         open_turns = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+        refuse_special(open_turns, special, row_id)
         text = rendered(processor, open_turns, True, row_id)
         ids = processor(text, add_special_tokens=False, verbose=False)["input_ids"]
         if limit and len(ids) + options["max_new_tokens"] > limit:

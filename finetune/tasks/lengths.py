@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+# A "[SEP]" or "<|endoftext|>" that somebody typed is text, and not the token by which the model knows an end.
+AS_TEXT: dict[str, Any] = {"split_special_tokens": True, "verbose": False}
+
 
 def encode_texts(
     rows: Dataset,
@@ -104,7 +107,7 @@ class _Encoder:
         columns = [rows[name] for name in self.texts]
         window = {"return_overflowing_tokens": True, "stride": self.max_length // 4} if self.on_long == "window" else {}
         # The whole length is looked at first: a tokenizer that truncates says nothing of what it left out.
-        whole = self.processor(*columns, add_special_tokens=True, verbose=False)
+        whole = self.processor(*columns, add_special_tokens=True, **AS_TEXT)
         long = [len(ids) > self.max_length for ids in whole["input_ids"]]
         if self.on_long == "error" and any(long):
             first = long.index(True)
@@ -116,7 +119,7 @@ class _Encoder:
         encoded = whole
         if any(long):
             encoded = self.processor(
-                *columns, truncation=True, max_length=self.max_length, add_special_tokens=True, verbose=False, **window
+                *columns, truncation=True, max_length=self.max_length, add_special_tokens=True, **AS_TEXT, **window
             )
         owners = encoded.get("overflow_to_sample_mapping", range(len(numbers)))
         keep = [place for place, owner in enumerate(owners) if not (self.on_long == "drop" and long[owner])]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
 from finetune.task import Encoded
-from finetune.tasks.lengths import length_facts
+from finetune.tasks.lengths import AS_TEXT, length_facts
 from finetune.tasks.masking import FREE
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class MaskedTexts:
 
     def _pieces(self, rows: Table) -> Iterator[tuple[list[Piece], int]]:
         """Yield the pieces of each text, and how many tokens it has with special ones; a text may have no piece."""
-        encoded = self.processor(list(rows[self.text]), add_special_tokens=False, verbose=False)
+        encoded = self.processor(list(rows[self.text]), add_special_tokens=False, **AS_TEXT)
         special = set(self.processor.all_special_ids)
         for number, ids in enumerate(encoded["input_ids"]):
             words = encoded.word_ids(number) if self.whole_word else range(len(ids))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
 from finetune.task import Encoded
-from finetune.tasks.lengths import length_facts
+from finetune.tasks.lengths import AS_TEXT, length_facts
 from finetune.tasks.two_tokenizers import TwoTokenizers, end_of
 
 if TYPE_CHECKING:
@@ -90,17 +90,17 @@ class _Pairs:
         """Return the tokens of each source, and how many there were before it was cut."""
         given, limit = [self.task.prefix + text for text in texts], self.task.max_source_length
         # The whole length is looked at first: a tokenizer that truncates says nothing of what it left out.
-        whole = self.reader(given, verbose=False)["input_ids"]
+        whole = self.reader(given, **AS_TEXT)["input_ids"]
         if all(len(ids) <= limit for ids in whole):
             return [(list(ids), len(ids)) for ids in whole]
-        cut = self.reader(given, truncation=True, max_length=limit, verbose=False)["input_ids"]
+        cut = self.reader(given, truncation=True, max_length=limit, **AS_TEXT)["input_ids"]
         return [(list(ids), len(uncut)) for ids, uncut in zip(cut, whole, strict=True)]
 
     def _targets(self, texts: list[str]) -> list[list[int]]:
         if self.bare:  # an encoder's [CLS] would be one more token to write
-            found = self.writer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+            found = self.writer(list(texts), add_special_tokens=False, **AS_TEXT)["input_ids"]
         else:
-            found = self.writer(text_target=list(texts), verbose=False)["input_ids"]
+            found = self.writer(text_target=list(texts), **AS_TEXT)["input_ids"]
         return [list(ids) if ids and ids[-1] == self.end else [*ids, self.end] for ids in found]
 
     def _said(self, row_id: str, what: str, length: int, limit: int) -> str:

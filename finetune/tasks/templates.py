@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
+from finetune.tasks.rendering import TooMuch, within_bounds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,14 +59,33 @@ def rendered(processor: PreTrainedTokenizerBase, turns: list[Turn], asks: bool, 
     """Return a conversation as one text, with the opening of a reply after it where the model is asked for one.
 
     Raises:
-        UserError: the template refuses it, as some do a system's turn.
+        UserError: the template refuses it, as some do a system's turn, or it takes too much time or memory.
     """
-    from jinja2 import TemplateError
+
+    def render() -> str:
+        return str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks))
 
     try:
-        return str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks))
-    except TemplateError as error:
-        raise UserError(f"{row_id}: the chat template does not take this conversation: {error}.") from None
+        return within_bounds(render)
+    except TooMuch as error:
+        raise UserError(f"{row_id}: the chat template was stopped: {error}. Set task.template.") from None
+    except Exception as error:  # it is somebody's program, and fails in whatever way it likes
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"{row_id}: the chat template does not take this conversation: {said}.") from error
+
+
+def special_tokens(processor: PreTrainedTokenizerBase) -> list[str]:
+    """Return the texts that the tokenizer takes for tokens of its own; a turn that holds one is refused."""
+    added = [str(token) for token in processor.added_tokens_decoder.values() if token.special]
+    return sorted({token for token in (*processor.all_special_tokens, *added) if token.strip()})
+
+
+def refuse_special(turns: list[Turn], special: list[str], row_id: str) -> None:
+    """Raise UserError for a turn that holds a special token: the template's own could not be told from it."""
+    for turn in turns:
+        for token in special:
+            if token in turn["content"]:
+                raise UserError(f"{row_id}: a turn holds {token}, which the tokenizer takes for its own; remove it.")
 
 
 def end_of_turn(processor: PreTrainedTokenizerBase) -> int:

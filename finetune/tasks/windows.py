@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
+from finetune.tasks.lengths import AS_TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +52,7 @@ def tokens_of(processor: PreTrainedTokenizerBase, *texts: list[str]) -> list[Tok
             f"model.tokenizer: {type(processor).__name__} does not say where in the text its tokens stand; "
             "use one with a tokenizer.json."
         )
-    encoded = processor(*texts, add_special_tokens=True, return_offsets_mapping=True, verbose=False)
+    encoded = processor(*texts, add_special_tokens=True, return_offsets_mapping=True, **AS_TEXT)
     found = []
     for place in range(len(texts[0])):
         ids, sides = encoded["input_ids"][place], encoded.sequence_ids(place)

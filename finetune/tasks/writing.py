@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError, did_you_mean
+from finetune.tasks.lengths import AS_TEXT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,7 @@ def continued(
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     limit, groups = context_length(model.config), dict[int, list[tuple[int, list[int]]]]()
     for place, (text, row_id) in enumerate(zip(rows[column], rows["row_id"], strict=True)):
-        ids = list(tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"])
+        ids = list(tokenizer(text, add_special_tokens=True, **AS_TEXT)["input_ids"])
         ids = ids if ids and ids[0] == start else [start, *ids]
         if limit and len(ids) + options["max_new_tokens"] > limit:
             raise UserError(

@@ -23,6 +23,7 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from finetune.errors import CheckFailed, FinetuneError, UserError
+from finetune.foreign.adapters import bind
 from finetune.training import checkpoints, ranks
 from finetune.training.options import TrainOptions
 from finetune.training.packing import has_state, read_state, write_state
@@ -226,6 +227,8 @@ class Checkpointed(transformers.Trainer):
         adapter = {"save_embedding_layers": False} if hasattr(network, "peft_config") else {}
         network.save_pretrained(str(folder), state_dict=state_dict, is_main_process=self.args.should_save, **adapter)
         if self.args.should_save:
+            if adapter:
+                bind(folder, network.get_base_model())
             (folder / "README.md").unlink(
                 missing_ok=True
             )  # PEFT's card: a blank form that names a path of this machine

@@ -1,0 +1,169 @@
+"""A foreign adapter: bounded ranks, plain names, no imports; and the base that it belongs to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import UserError
+from finetune.foreign.bounds import check_sizes
+from finetune.foreign.files import digest, read_object, refuse_pickle
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+RANK = 1024
+VIRTUAL = 1 << 14  # learned tokens, and the width of what computes them
+RANKS = {"r", "init_r", "target_r", "rank"}
+IMPORTS = {
+    "auto_mapping": None,
+    "megatron_config": None,
+    "megatron_core": "megatron.core",
+}  # PEFT imports what they name
+NAMES = re.compile(r"[\w.\[\]-]{1,200}")  # of modules; [ ] stand in some parameter names
+PATTERNED = re.compile(r"\^?(?:[\w-]|\\?\.)+\$?")  # keys of rank_pattern, which PEFT takes for a pattern
+NAMED = ("modules_to_save", "target_parameters", "feedforward_modules", "layers_pattern", "trainable_token_indices")
+BASE = "base_weights_sha256"  # in the header of the adapter's weights
+MARK = "_finetune_weights"  # of a model: the files that its weights came from
+
+
+def check_adapter(folder: Path, option: str) -> dict[str, Any]:
+    """Return what a folder's adapter_config.json says, when there is nothing in it that could run, hang or escape.
+
+    Raises:
+        UserError: a rank beyond RANK, fields of no known method, names that are patterns, imports; pickled weights.
+    """
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    file = folder / CONFIG
+    held = read_object(file)
+    if (folder / WEIGHTS).is_file():
+        refuse_pickle(folder / WEIGHTS, option)
+    known = {str(getattr(kind, "value", kind)): each for kind, each in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if held.get("peft_type") not in known:
+        raise UserError(f"{option}: {file} has the peft_type {str(held.get('peft_type'))[:60]!r}, which PEFT lacks.")
+    for name, usual in IMPORTS.items():
+        if held.get(name) not in (None, usual) and not (name == "auto_mapping" and _is_ours(held[name])):
+            raise UserError(f"{option}: {file} sets {name}, by which PEFT imports modules; take it out.")
+    check_sizes(held, file, option)
+    for name in RANKS & set(held):
+        _check_rank(name, held[name], file, option)
+    for name in ("rank_pattern", "alpha_pattern"):
+        for pattern, value in _mapping(held.get(name), name, file, option).items():
+            if not PATTERNED.fullmatch(pattern) or len(pattern) > 200:
+                raise UserError(
+                    f"{option}: {file}: {name} has the pattern {pattern[:80]!r}; only plain names are read."
+                )
+            if name == "rank_pattern":
+                _check_rank(name, value, file, option)
+    for name in ("num_virtual_tokens", "encoder_hidden_size", "token_dim", "encoder_num_layers"):
+        value = held.get(name)
+        if isinstance(value, int) and value > VIRTUAL:
+            raise UserError(f"{option}: {file} asks for {name} {value}, and at most {VIRTUAL:,} is believed.")
+    for name in NAMED:
+        _check_names(name, held.get(name), file, option)
+    _check_replication(held.get("layer_replication"), file, option)
+    return held
+
+
+def settle_patterns(config: Any, model: nn.Module, option: str) -> None:
+    """Put the names of the modules in place of patterns in a PEFT configuration: PEFT matches without a time limit.
+
+    Raises:
+        UserError: a pattern takes too long, or matches nothing.
+    """
+    from finetune.foreign.patterns import names_that_match
+
+    every = [name for name, _ in model.named_modules() if name]
+    for field in ("target_modules", "exclude_modules"):
+        pattern = getattr(config, field, None)
+        if not isinstance(pattern, str) or re.fullmatch(r"[\w.-]+", pattern):  # a name, or a word that PEFT knows
+            continue
+        found = names_that_match(pattern, every, f"{option}.{field}")
+        if not found and field == "target_modules":
+            raise UserError(f"{option}.{field}: {pattern[:80]!r} matches no module of {type(model).__name__}.")
+        setattr(config, field, set(found) or None)
+
+
+def mark_source(model: nn.Module, files: list[Path]) -> None:
+    """Remember which files the weights of a model came from; they are hashed only where an adapter asks."""
+    model.__dict__[MARK] = files
+
+
+def base_digest(model: Any) -> str | None:
+    """Return the sha256 of the weights that a base came from; None for one that came from no file."""
+    files = model.__dict__.get(MARK)
+    if isinstance(files, str):
+        return files
+    if not files or not all(file.is_file() for file in files):
+        return None
+    model.__dict__[MARK] = digest(files)
+    return str(model.__dict__[MARK])
+
+
+def bind(folder: Path, base: Any) -> None:
+    """Write the sha256 of the base's weights into the header of the adapter in `folder`."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save
+
+    found, file = base_digest(base), folder / WEIGHTS
+    if found is None or not file.is_file():
+        return
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+    file.write_bytes(save(load_file(file), {**metadata, "format": "pt", BASE: found}))
+
+
+def check_base(folder: Path, base: Any, option: str) -> None:
+    """Refuse to put an adapter on other weights than those that it was trained on; one that names none is let pass.
+
+    Raises:
+        UserError: the base has another sha256 than the adapter's header says.
+    """
+    from safetensors import safe_open
+
+    with safe_open(folder / WEIGHTS, framework="pt") as opened:
+        wanted = (opened.metadata() or {}).get(BASE)
+    found = base_digest(base) if wanted else None
+    if wanted and found and wanted != found:
+        raise UserError(
+            f"{option}: its adapter was trained on weights with sha256 {wanted[:12]}…, and those of "
+            f"{base.name_or_path or type(base).__name__} have {found[:12]}…: another base, or another revision of it."
+        )
+
+
+def _is_ours(said: Any) -> bool:
+    """Say whether auto_mapping is what PEFT writes for a model without a task type: a class of transformers or ours."""
+    parent = said.get("parent_library", "") if isinstance(said, dict) else ""
+    return isinstance(parent, str) and parent.split(".")[0] in ("transformers", "finetune")
+
+
+def _check_rank(name: str, value: Any, file: Path, option: str) -> None:
+    for each in value if isinstance(value, list) else [value]:
+        if each is not None and (
+            not isinstance(each, int | float) or isinstance(each, bool) or each > RANK or each < 0
+        ):
+            raise UserError(f"{option}: {file} has {name} {str(each)[:40]}, and at most {RANK} is believed.")
+
+
+def _mapping(value: Any, name: str, file: Path, option: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{option}: {file}: {name} is {type(value).__name__}, and should be an object.")
+    return value or {}
+
+
+def _check_names(name: str, value: Any, file: Path, option: str) -> None:
+    for each in value if isinstance(value, list) else list(value or ()) if isinstance(value, dict) else [value]:
+        if isinstance(each, str) and not NAMES.fullmatch(each):
+            raise UserError(f"{option}: {file}: {name} has {each[:80]!r}, which is no name of a module.")
+
+
+def _check_replication(value: Any, file: Path, option: str) -> None:
+    if value is None:
+        return
+    pairs = value if isinstance(value, list) else [value]
+    whole = all(isinstance(pair, list) and len(pair) == 2 and all(type(end) is int for end in pair) for pair in pairs)
+    if not whole or sum(max(last - first, 0) for first, last in pairs) > 512 or any(min(pair) < 0 for pair in pairs):
+        raise UserError(f"{option}: {file}: layer_replication should be pairs of layers, at most 512 in all.")
