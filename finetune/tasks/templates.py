@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
-from finetune.tasks.rendering import TooMuch, within_bounds
+from finetune.tasks.rendering import TooMuch, refuse_powers, within_bounds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,6 +63,9 @@ def rendered(processor: PreTrainedTokenizerBase, turns: list[Turn], asks: bool, 
     """
 
     def render() -> str:
+        held = processor.chat_template
+        for template in held.values() if isinstance(held, dict) else [held]:
+            refuse_powers(template)
         return str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks))
 
     try:
