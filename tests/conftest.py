@@ -11,12 +11,15 @@ import contract as reliability
 import hub_server
 import pytest
 import tiny
+import unpickling
 import yaml
 from tiny_documents import documents
 
 # Equal bits are promised for an equal number of threads; one also keeps test processes off each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+unpickling.begin()
+nothing_is_unpickled = unpickling.nothing_is_unpickled
 HANDED: list[tuple[str, str, dict[str, Any]]] = []  # figures of the tests that passed: node, line, figures
 
 

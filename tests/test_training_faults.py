@@ -36,7 +36,7 @@ for resume in (False, True):
 
 
 def started(code: str, *arguments: str) -> subprocess.Popen:
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ["PYTHONPATH"]])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
 

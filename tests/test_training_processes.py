@@ -23,7 +23,11 @@ COMMANDS = {
 def launch(folder: Path, kind: str) -> subprocess.CompletedProcess[str]:
     """Launch the script; nothing but the absence of a GPU says that the run is on a CPU."""
     command = [sys.executable, "-m", "accelerate.commands.launch", *COMMANDS[kind], "--main_process_port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     return subprocess.run(
         [*command, SCRIPT, str(folder), kind], capture_output=True, text=True, timeout=280, env=environment, check=False
     )

@@ -26,7 +26,11 @@ def launch(profile: str, *arguments: str, limit: float = 300) -> subprocess.Comp
     config = str(ROOT / "accelerate_configs" / f"{profile}.yaml")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config,
                "--main_process_port", "0", *arguments]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
     return subprocess.run(
         command, capture_output=True, text=True, timeout=limit, env=environment, cwd=ROOT, check=False
     )
