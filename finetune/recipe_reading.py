@@ -12,6 +12,7 @@ import yaml
 
 from finetune.errors import UserError, did_you_mean
 
+MOST = 20_000  # values of a recipe; a few lines of anchors within anchors would make billions
 Place = tuple[Any, ...]  # the keys that lead to a value: ("data", "validation", "fraction")
 
 
@@ -87,15 +88,15 @@ def read_file(path: Path) -> Given:
         raise UserError(f"{path} is a folder; a recipe is one YAML file.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a recipe: byte {error.start} is not UTF-8 text.") from None
-    loader = Loader(text)
     try:
+        loader = Loader(text)
         node = loader.get_single_node()
         lines = {} if node is None else _lines(node, str(path))
         values = {} if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         raise UserError(f"{path}{_problem(error)}") from None
-    finally:
-        loader.dispose()
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; lists within lists within lists
+        raise UserError(f"{path} is not a recipe: {' '.join(str(error).split())}.") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: it holds no sections (task, data, model, train).")
     return Given(values, str(path), lines)
@@ -124,7 +125,7 @@ def typed_value(text: str) -> Any:
     """Read a value of the command line as YAML; what is no YAML (`*.csv`), or not all of it (`|`, `#`), is text."""
     try:
         node, value = yaml.compose(text, Loader), yaml.load(text, Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return str(text)
     if text and (node is None or text in ("-", "?")):  # white space, a comment, a list of nothing
         return str(text)
@@ -168,6 +169,8 @@ def _lines(node: yaml.Node, source: str, place: Place = (), depth: int = 0) -> d
         for index, value in enumerate(node.value):
             found[(*place, index)] = value.start_mark.line + 1
             found |= _lines(value, source, (*place, index), depth + 1)
+    if len(found) > MOST:
+        raise UserError(f"{source}:{node.start_mark.line + 1}: more than {MOST:,} values, anchors written out.")
     return found
 
 

@@ -42,7 +42,7 @@ def check_adapter(folder: Path, option: str) -> dict[str, Any]:
     if (folder / WEIGHTS).is_file():
         refuse_pickle(folder / WEIGHTS, option)
     known = {str(getattr(kind, "value", kind)): each for kind, each in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    if held.get("peft_type") not in known:
+    if str(held.get("peft_type")) not in known:
         raise UserError(f"{option}: {file} has the peft_type {str(held.get('peft_type'))[:60]!r}, which PEFT lacks.")
     for name, usual in IMPORTS.items():
         if held.get(name) not in (None, usual) and not (name == "auto_mapping" and _is_ours(held[name])):
