@@ -10,6 +10,7 @@ import threading
 import time
 
 from finetune.errors import FinetuneError, UserError
+from finetune.publishing.scrubbing import without_secrets
 
 DISK = {
     errno.ENOSPC: "the disk is full",
@@ -55,7 +56,7 @@ def say(error: BaseException, line: str) -> None:
     if rank and isinstance(error, UserError):
         time.sleep(PATIENCE)  # still here: rank 0 has not met it
     own = f" (rank {rank})" if rank else ""
-    sys.stderr.write(f"finetune{own}: {' '.join(line.split())}\n")
+    sys.stderr.write(f"finetune{own}: {without_secrets(' '.join(line.split()))}\n")
 
 
 def leave_group(code: int) -> None:

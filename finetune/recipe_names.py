@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune import schema as schemas
 from finetune.errors import UserError, did_you_mean
+from finetune.publishing.scrubbing import holds_secret
 from finetune.recipe_reading import Given, Place
 
 DISCRIMINATORS = {"task": "kind", "adapter": "peft_type"}  # the option that picks the class of a section
@@ -36,9 +37,12 @@ EXAMPLES = {
 
 Problem = tuple[Place, str]  # where, and the rest of the sentence after the option's name
 
+SAFE = "take it out, revoke it if others saw it, and set HF_TOKEN or run `hf auth login`."
+
 
 def check(given: Given) -> None:
     """Raise UserError for the first thing in a recipe that no class would take."""
+    refuse_secrets(given, given.values, ())
     schema = schemas.load()
     sections = schema["properties"]
     for section, values in list(given.values.items()):
@@ -205,3 +209,14 @@ def _shown(value: Any) -> str:
     """Return a value as YAML's reader would recognise it, cut to 60 characters."""
     written = json.dumps(value, ensure_ascii=False, default=str)
     return written if len(written) <= 60 else written[:59] + "…"
+
+
+def refuse_secrets(given: Given, value: Any, place: Place) -> None:
+    """Refuse a value that looks like a token: a recipe is kept, shown and published; the line does not repeat it."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(key, str) and holds_secret(key):
+                raise UserError(f"{given.name(place) or 'the recipe'}: a name in it looks like a token; {SAFE}")
+            refuse_secrets(given, inner, (*place, key))
+    elif isinstance(value, str) and holds_secret(value):
+        raise UserError(f"{given.name(place)} holds what looks like a token; {SAFE}")

@@ -12,12 +12,9 @@ from pathlib import Path
 
 from finetune.errors import UserError
 from finetune.publishing.files import Upload
+from finetune.publishing.scrubbing import SECRET_FORMS
 
 SECRET_NAME = re.compile(r"(?i)token|secret|passw|credential|(?:^|_)key(?:$|_)|apikey")
-SECRET_FORMS = re.compile(  # of Hugging Face, OpenAI and others, GitHub, AWS, Slack; private keys
-    rb"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{24,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
-    rb"|\bxox[abprs]-[A-Za-z0-9-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
 SHORTEST = 8  # letters of an environment variable's value that is taken for a secret
 EVERYDAY = {"admin", "debian", "docker", "localhost", "nobody", "root", "runner", "ubuntu", "user", "build", "jenkins"}
 BLOCK = 1 << 24  # bytes read at a time

@@ -8,6 +8,10 @@ from typing import Any
 
 ABSOLUTE = re.compile(r"(?:file://|~?/|[A-Za-z]:[\\/]|\.\./).+", re.DOTALL)
 INSIDE = re.compile(r"(?<![\w.:/])(?:/(?:[\w.+@ -]+/)+|[A-Za-z]:\\(?:[\w.+@ -]+\\)+)(?=[\w.-])")  # up to the last name
+SECRET_FORMS = re.compile(  # of Hugging Face, OpenAI and others, GitHub, AWS, Slack; private keys
+    rb"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{24,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
+    rb"|\bxox[abprs]-[A-Za-z0-9-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
 TOKENS = ("added_tokens_decoder", "chat_template", "extra_special_tokens", "model_specific_special_tokens")  # are text
 
 
@@ -29,3 +33,13 @@ def last_name(text: str) -> str:
         pure = PureWindowsPath(text) if re.match(r"[A-Za-z]:", text) else PurePosixPath(text.removeprefix("file://"))
         return pure.name or "folder"
     return INSIDE.sub("", text)
+
+
+def holds_secret(text: str) -> bool:
+    """Say whether a text has what looks like a token or a private key in it."""
+    return SECRET_FORMS.search(text.encode(errors="replace")) is not None
+
+
+def without_secrets(text: str) -> str:
+    """Return a text in which whatever looks like a token is hidden."""
+    return SECRET_FORMS.sub(b"[a token]", text.encode(errors="replace")).decode(errors="replace")

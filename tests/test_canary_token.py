@@ -1,0 +1,112 @@
+"""A token that is given in any of seven ways stands in no byte of what a run leaves or says, however it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+CANARY = "hf_" + "CanaryBirdSingsAtDawn" + "0123456789abcdef"
+ROUTES = ["flag", "flag of its own", "environment", "netrc", "token file", "configuration", "recipe"]
+CRASH = """
+import sys
+from finetune.training import trainer
+
+def fails(*given, **named):
+    raise RuntimeError("boom")
+
+if sys.argv.pop(1) == "crash":
+    trainer.Trainer.training_step = fails
+from finetune.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def give(route: str, made: dict[str, Any], home: Path) -> tuple[list[str], dict[str, str]]:
+    """Put the token where a route has it; return words for the command line and variables."""
+    home.mkdir()
+    variables = {"HOME": str(home), "HF_HOME": str(home / "hf")}
+    (home / "hf").mkdir()
+    if route == "flag":
+        return ["--train.hub_token", CANARY], variables
+    if route == "flag of its own":
+        return [f"--token={CANARY}"], variables
+    if route == "environment":
+        return [], variables | {"HF_TOKEN": CANARY, "HUGGING_FACE_HUB_TOKEN": CANARY}
+    if route == "netrc":
+        (home / ".netrc").write_text(f"machine huggingface.co login jane password {CANARY}\n")
+        (home / ".netrc").chmod(0o600)
+    elif route == "token file":
+        (home / "hf" / "token").write_text(CANARY)
+    elif route == "configuration":
+        (home / "hf" / "stored_tokens").write_text(f"[jane]\nhf_token = {CANARY}\n")
+    else:
+        made["train"]["run_name"] = CANARY
+    return [], variables
+
+
+def followed(command: list[str], environment: dict[str, str], log: Path) -> tuple[int, str, set[str]]:
+    """Run a command; return its exit code, all that it said, and the command lines of the processes that it started."""
+    lines: set[str] = set()
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, stdout=out, stderr=out, env=environment) as process,
+    ):
+        while process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                try:
+                    lines.add(" ".join(child.cmdline()))
+                except psutil.Error:
+                    continue
+            time.sleep(0.02)
+    return process.returncode, log.read_text(errors="replace"), lines
+
+
+def cases() -> Iterator[Any]:
+    """Yield every route with both endings; those that only another file tells apart are slow."""
+    for route in ROUTES:
+        for ending in ("ok", "crash"):
+            slow = ending == "ok" and route in ("netrc", "token file", "configuration")
+            yield pytest.param(route, ending, marks=[pytest.mark.slow] if slow else [], id=f"{route}-{ending}")
+
+
+@pytest.mark.parametrize(("route", "ending"), cases())
+def test_a_token_stands_in_no_byte_of_a_run(sections, write_recipe, tmp_path, contract, route, ending):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    made = sections(
+        "text-classification", "lora", train={"save_strategy": "steps", "save_steps": 2, "report_to": "tensorboard"}
+    )
+    made["train"]["output_dir"] = str(folder / "run")
+    made["data"]["cache_dir"] = str(folder / "cache")
+    words, variables = give(route, made, tmp_path / "jane")
+    recipe = write_recipe(made)
+    command = [sys.executable, "-c", CRASH, ending, "train", str(recipe), *words]
+
+    code, said, lines = followed(command, {**os.environ, **variables}, tmp_path / "said.txt")
+
+    refused = route in ("flag", "flag of its own", "recipe")
+    assert code == (2 if refused else 0 if ending == "ok" else 1), said
+    assert ("boom" in said) == (ending == "crash" and not refused)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert len(files) >= (0 if refused else 3)
+    held = [file for file in files if CANARY.encode() in file.read_bytes()]
+    assert not held
+    assert CANARY not in said
+    assert not any(CANARY in line for line in lines)
+    contract("S4", outputs_searched=len(files) + 1, found=0)
+
+
+def test_a_line_that_ends_a_command_hides_a_token(capsys):
+    from finetune.endings import say
+
+    say(RuntimeError("x"), f"the Hub refused {CANARY}: no access")
+
+    assert capsys.readouterr().err == "finetune: the Hub refused [a token]: no access\n"
