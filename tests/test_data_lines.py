@@ -1,0 +1,154 @@
+"""Clean files of every odd but legal kind are read; mistakes have their line, the millionth too, twenty at a time."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.data import DataOptions, load_splits
+from finetune.errors import UserError
+from finetune.task import Columns
+
+TEXTS = Columns(("text",), "label")
+WORDS = Columns(("tokens",), "ner_tags", words="tokens")
+QUESTIONS = Columns(("question", "context"), "answers", passage="context")
+MILLION = 1_000_000
+SECONDS_A_GB = 10.0  # of processor time, of texts of about 1,000 characters: a row costs a few microseconds of its own
+ASKED = {"question": "How?", "context": "it felt warm", "answers": {"text": ["warm"], "answer_start": [8]}}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return Path(tmp_path)
+
+
+def read(name: str, content: str | bytes, columns: Columns, **options: Any) -> Any:
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return load_splits(DataOptions(train=name, **options), columns, ("train",)).rows["train"]
+
+
+def line(**row: Any) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+ROW = line(text="a fine film", label="x")
+SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "it felt warm", "qas": [
+    {"id": "q", "question": "How?", "answers": [{"text": "warm", "answer_start": 8}]}]}]}]}  # fmt: skip
+CLEAN: dict[str, tuple[str, str | bytes, Columns, dict[str, Any]]] = {
+    "byte-order mark": ("a.jsonl", b"\xef\xbb\xbf" + ROW.encode(), TEXTS, {}),
+    "CRLF": ("a.jsonl", ROW.replace("\n", "\r\n"), TEXTS, {}),
+    "no newline at the end": ("a.jsonl", ROW.strip(), TEXTS, {}),
+    "empty lines between": ("a.jsonl", f"\n{ROW}\n\n{line(text='dull', label='y')}\n", TEXTS, {}),
+    "JSON array": ("a.json", json.dumps([json.loads(ROW)]), TEXTS, {}),
+    "JSON array, indented": ("a.json", json.dumps([json.loads(ROW)] * 2, indent=2), TEXTS, {}),
+    "unicode": ("a.jsonl", line(text="Ünï𝔸 🎬 日本語 العربية \u200d e\u0301", label="ß"), TEXTS, {}),
+    "unicode escapes": ("a.jsonl", json.dumps({"text": "🎬 日本", "label": "x"}) + "\n", TEXTS, {}),
+    "one row": ("a.csv", "text,label\na fine film,x\n", TEXTS, {}),
+    "one letter": ("a.csv", "text,label\na,x\n", TEXTS, {}),
+    "other columns beside": ("a.jsonl", line(id=7, text="fine", label="x", more={"a": [1, None]}), TEXTS, {}),
+    "columns that change": ("a.jsonl", line(text="a", label="x", n=1) + line(text="b", label="y", n="z"), TEXTS, {}),
+    "newlines and quotes in cells": ("a.csv", 'text,label\n"a ""fine""\nfilm, they say",x\n', TEXTS, {}),
+    "separators inside a JSON text": ("a.jsonl", line(text="one\u2028two\u2029three\x85four", label="x"), TEXTS, {}),
+    "TSV with a quote": ("a.tsv", 'text\tlabel\n"fine\tx\n', TEXTS, {}),
+    "labels that are numbers": ("a.csv", "text,label\na,0\nb,1\n", TEXTS, {}),
+    "labels that are truths": ("a.jsonl", line(text="a", label=True) + line(text="b", label=False), TEXTS, {}),
+    "gzip": ("a.jsonl.gz", gzip.compress(ROW.encode()), TEXTS, {}),
+    "UTF-16, named": ("a.csv", "text,label\nä,x\n".encode("utf-16"), TEXTS, {"encoding": "utf-16"}),
+    "a very long text": ("a.jsonl", line(text="long " * 100_000, label="x"), TEXTS, {}),
+    "a text of spaces inside": ("a.jsonl", line(text=" a \t fine ", label="x"), TEXTS, {}),
+    "CoNLL, CRLF and comments": ("a.conll", "-DOCSTART- O\r\n\r\nEU B-ORG\r\nis O\r\n", WORDS, {}),
+    "CoNLL, one word": ("a.conll", "EU B-ORG", WORDS, {}),
+    "CoNLL, byte-order mark": ("a.conll", b"\xef\xbb\xbfEU B-ORG\n\n\n\nx O\n", WORDS, {}),
+    "SQuAD": ("a.json", json.dumps(SQUAD), QUESTIONS, {}),
+    "SQuAD, indented": ("a.json", json.dumps(SQUAD, indent=1), QUESTIONS, {}),
+    "questions as rows": ("a.jsonl", line(**ASKED), QUESTIONS, {}),
+    "a question without an answer": (
+        "a.jsonl", line(**ASKED) + line(**{**ASKED, "answers": {"text": [], "answer_start": []}}), QUESTIONS, {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_a_clean_file_is_not_refused(contract, name):
+    file, content, columns, options = CLEAN[name]
+
+    assert len(read(file, content, columns, duplicates="off", **options)) >= 1
+    contract("I3", clean_corpora=1, refused=0)
+
+
+def mistakes(name: str, content: str, columns: Columns) -> str:
+    with pytest.raises(UserError) as error:
+        read(name, content, columns, duplicates="off")
+    said = str(error.value)
+    assert "\n" not in said
+    return said
+
+
+WRONG: dict[str, tuple[str, str, str, Columns]] = {  # file, a good row, a bad row, columns
+    "JSONL": ("a.jsonl", ROW, line(text=5, label="x"), TEXTS),
+    "JSONL, no JSON": ("a.jsonl", ROW, "{]\n", TEXTS),
+    "CSV": ("a.csv", "a fine film,x\n", "dull\n", TEXTS),
+    "CSV, empty": ("a.csv", "a fine film,x\n", ",x\n", TEXTS),
+    "CoNLL": ("a.conll", "EU B-ORG\n", "EU\n", WORDS),
+    "SQuAD, as rows": ("a.jsonl", line(**ASKED), line(**{**ASKED, "answers": {"text": ["cold"], "answer_start": [8]}}),
+                       QUESTIONS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_up_to_twenty_mistakes_are_named_with_their_lines(contract, name):
+    file, good, bad, columns = WRONG[name]
+    first = 2 + (file == "a.csv")
+
+    said = mistakes(file, ("text,label\n" if file == "a.csv" else "") + (good + bad) * 30, columns)
+
+    assert said.startswith(f"{file}:{first}: ")
+    assert "and 19 more" in said
+    assert f"{file}:{first + 38}, where reading stopped" in said
+    contract("I1", mistakes_named=20)
+
+
+def test_twenty_questions_of_squads_own_file_are_named():
+    asked = [{"id": f"q{n}", "question": "How?", "answers": [{"text": "cold", "answer_start": 8}]} for n in range(30)]
+    wrong = {"data": [{"paragraphs": [{"context": "it felt warm", "qas": asked}]}]}
+
+    said = mistakes("a.json", json.dumps(wrong), QUESTIONS)
+
+    assert said.startswith("a.json#q0: ")
+    assert "and 19 more" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_on_the_millionth_line_has_its_line_and_soon(contract, name):
+    file, good, bad, columns = WRONG[name]
+    header = "text,label\n" if file == "a.csv" else ""
+    content = header + good * (MILLION - 1 - bool(header)) + bad
+
+    started = time.process_time()
+    said = mistakes(file, content, columns)
+    taken = time.process_time() - started
+
+    assert said.startswith(f"{file}:{MILLION}: ")
+    contract("I1", millionth_lines=1, seconds=taken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["JSONL", "CSV"])
+def test_long_texts_are_read_at_some_ten_seconds_a_gigabyte(contract, name):
+    rows, text = 200_000, "a fine film of 1895 " * 50
+    header, good = ("text,label\n", f"{text},x\n") if name == "CSV" else ("", line(text=text, label="x"))
+    content = header + good * rows + ('"' if name == "CSV" else "{]")
+
+    started = time.process_time()
+    mistakes(f"a.{name.lower()}", content, TEXTS)
+    taken = (time.process_time() - started) / (len(content) / 1e9)
+
+    assert taken < 2 * SECONDS_A_GB  # the processor is shared: measured 9 for JSONL and 11 for CSV, which is csv's own
+    contract("I1", seconds_a_gigabyte=taken)
