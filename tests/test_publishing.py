@@ -175,7 +175,7 @@ def test_a_branch_is_made_where_it_is_asked_for(run, bases):
     assert not repo.files("main")
 
 
-def test_a_dry_run_shows_every_file_with_its_size_and_changes_nothing(run, bases, capsys):
+def test_a_dry_run_shows_every_file_with_its_size_and_changes_nothing(run, bases, capsys, contract):
     made = run("text-classification", "lora")
     words = [f"--{name}={value}" for name, value in said("text-classification").items()]
 
@@ -186,10 +186,11 @@ def test_a_dry_run_shows_every_file_with_its_size_and_changes_nothing(run, bases
     assert "Not published: data.json, history.json, predictions.parquet, reference.safetensors" in shown
     assert ("model", REPO) not in bases.repos
     assert not (made / "publish.json").exists()
+    contract("S5", dry_runs_shown=1)
 
 
 @pytest.mark.usefixtures("trusting")
-def test_only_what_is_listed_goes_up_whatever_lies_in_the_run(run, bases):
+def test_only_what_is_listed_goes_up_whatever_lies_in_the_run(run, bases, contract):
     made = run("text-classification", "lora")
     for name in ("training_args.bin", "optimizer.pt", "notes.md", "other.json", ".env", "samples.png"):
         (made / name).write_bytes(b"something private")
@@ -202,6 +203,7 @@ def test_only_what_is_listed_goes_up_whatever_lies_in_the_run(run, bases):
         "recipe.yaml", "scores.json", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert set(bases.repos["model", REPO].files()) == set(found.files)
+    contract("S5", files_planted=7, files_planted_that_went_up=0)
 
 
 @pytest.mark.usefixtures("bases")

@@ -58,7 +58,7 @@ def everything(hub):
 
 @pytest.mark.parametrize("adapter", ["lora", "whole"])
 def test_planted_tokens_and_paths_appear_nowhere_in_what_is_uploaded_or_said(
-    secret_home, everything, sections, write_recipe, hub, capfd, monkeypatch, adapter
+    secret_home, everything, sections, write_recipe, hub, capfd, monkeypatch, contract, adapter
 ):
     monkeypatch.setattr(published, "check_published", lambda *given: {"same": True, "said": ""})
     made = sections("text-classification", adapter, model={"path": str(secret_home / "models" / "bert")})
@@ -76,6 +76,7 @@ def test_planted_tokens_and_paths_appear_nowhere_in_what_is_uploaded_or_said(
     for secret in (PLANTED, hub_server.TOKEN):
         assert secret not in said
         assert not any(secret.encode() in file.read_bytes() for file in (secret_home / "runs").rglob("*.json"))
+    contract("S4", bytes_published=len(uploaded), secrets_and_paths_in_them=0)
 
 
 def test_a_token_in_a_file_that_would_go_up_stops_the_publication_and_is_not_said(run, hub, home):

@@ -80,3 +80,30 @@ def test_the_search_finds_what_it_is_for(text):
 def test_yaml_makes_no_objects():
     with pytest.raises(yaml.YAMLError):
         yaml.safe_load("!!python/object/apply:os.getcwd []")
+
+
+FLOORS = {
+    "torch": "2.6",
+    "transformers": "5.5",
+    "jinja2": "3.1.6",
+    "pillow": "12.2",
+    "pyyaml": "5.4",
+    "pyarrow": "14.0.1",
+}
+
+
+def test_the_declared_ranges_lie_above_known_holes():
+    import tomllib
+
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    least = {
+        each.name: min(Version(part.version) for part in each.specifier if part.operator == ">=")
+        for each in map(Requirement, declared)
+        if each.name in FLOORS
+    }
+
+    assert least.keys() == FLOORS.keys()
+    assert all(least[name] >= Version(floor) for name, floor in FLOORS.items())

@@ -116,16 +116,23 @@ def bind(folder: Path, base: Any) -> None:
     file.write_bytes(save(load_file(file), {**metadata, "format": "pt", BASE: found}))
 
 
+def digest_of_base(folder: Path) -> str | None:
+    """Return the sha256 of the base's weights that the adapter in a folder names; None where it names none."""
+    from safetensors import safe_open
+
+    if not (folder / WEIGHTS).is_file():
+        return None
+    with safe_open(folder / WEIGHTS, framework="pt") as opened:
+        return (opened.metadata() or {}).get(BASE)
+
+
 def check_base(folder: Path, base: Any, option: str) -> None:
     """Refuse to put an adapter on other weights than those that it was trained on; one that names none is let pass.
 
     Raises:
         UserError: the base has another sha256 than the adapter's header says.
     """
-    from safetensors import safe_open
-
-    with safe_open(folder / WEIGHTS, framework="pt") as opened:
-        wanted = (opened.metadata() or {}).get(BASE)
+    wanted = digest_of_base(folder)
     found = base_digest(base) if wanted else None
     if wanted and found and wanted != found:
         raise UserError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finetune import artefact
 from finetune.evaluation.findings import Predictions
 from finetune.evaluation.wording import interval, lead, named, number
+from finetune.foreign.adapters import digest_of_base
 from finetune.publishing.bases import Base, named_base
 from finetune.publishing.files import CARD, published_recipe
 from finetune.publishing.metadata import front_matter
@@ -86,6 +87,7 @@ def contents(run: Path, recipe: Recipe, place: Place) -> dict[str, Any]:
         "base": place.base,
         "publish": place.publish,
         "adapter": _adapter(recipe),
+        "base_digest": digest_of_base(run),
         "quantized": config.get("quantization_config") is not None,
         "grid": grid.relative_to(run).as_posix() if grid.exists() else None,
         "caption": _caption(grid) if grid.exists() else "",
