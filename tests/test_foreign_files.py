@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification
 
 from finetune.adapters import attach, load_adapter
 from finetune.errors import UserError
-from finetune.loading import ModelOptions, load_tokenizer
+from finetune.loading import ModelOptions, load_config, load_tokenizer
 
 
 @pytest.fixture
@@ -213,3 +213,29 @@ def test_a_tokenizer_config_that_leaves_its_folder_or_bounds_is_refused(bert, co
 
     assert said in refused(lambda: load_tokenizer(ModelOptions(path=str(bert))))
     contract("S2", refused=1)
+
+
+@pytest.mark.slow
+def test_the_configuration_of_every_family_passes_unchanged(tmp_path, contract):
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    import finetune.models  # noqa: F401  # our own among them
+
+    passed, changed = 0, {}
+    for number, kind in enumerate(CONFIG_MAPPING.keys()):
+        folder = tmp_path / str(number)
+        try:  # some cannot be made without a part, or do not come back to transformers itself
+            CONFIG_MAPPING[kind]().save_pretrained(folder)
+            plain = AutoConfig.from_pretrained(folder).to_dict()
+        except Exception as error:  # noqa: BLE001  # whatever; it is counted by what is left
+            print(kind, error)
+            continue
+        ours = load_config(ModelOptions(path=str(folder))).to_dict()
+        passed += 1
+        if {**plain, "_commit_hash": None} != {**ours, "_commit_hash": None}:
+            changed[kind] = {name for name in plain if plain[name] != ours.get(name)}
+
+    assert not changed
+    assert passed > 500
+    contract("I3", families_whose_configuration_passes=passed)

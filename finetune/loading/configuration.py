@@ -69,18 +69,35 @@ def read_config(source: Source, options: ModelOptions, changes: dict[str, Any]) 
             source.place, trust_remote_code=options.trust_remote_code, **source.keywords(), **changes
         )
     if file is not None and not options.trust_remote_code:
-        _pass_over_unknown(config, read_object(file))
+        with one_line(f"model.path: {options.path}"), quiet():
+            _pass_over_unknown(config, read_object(file))
     config._commit_hash = source.commit  # transformers leaves this name out of config.json
     return config
 
 
 def _pass_over_unknown(config: PreTrainedConfig, held: dict[str, Any]) -> None:
-    """Take away what a config.json sets beyond the fields of its family: transformers makes attributes of anything."""
+    """Take away texts, lists and objects beyond the fields of the family: transformers makes attributes of anything.
+
+    Numbers stay: heads ask for some that no family lists, such as `decoder_start_token_id`.
+    """
     kind: Any = type(config)
     known = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map) | KEPT
-    for name in set(held) - known:
-        if name in config.__dict__ and not hasattr(kind, name):
+    strangers = {name for name in set(held) - known if isinstance(held[name], str | list | dict)}
+    if not strangers:
+        return
+    without = kind(**{name: _with_floats(value) for name, value in held.items() if name not in strangers})
+    for name in strangers:
+        if name in config.__dict__ and not hasattr(without, name):  # the family may make it of others, as T5 does
             delattr(config, name)
+
+
+def _with_floats(value: Any) -> Any:
+    """Return a value of a config.json with the numbers that JSON lacks, which transformers writes as objects."""
+    if isinstance(value, dict):
+        return (
+            float(value["__float__"]) if set(value) == {"__float__"} else {k: _with_floats(v) for k, v in value.items()}
+        )
+    return [_with_floats(each) for each in value] if isinstance(value, list) else value
 
 
 def context_length(config: PreTrainedConfig) -> int | None:
