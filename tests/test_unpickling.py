@@ -51,8 +51,7 @@ def test_each_exception_has_a_reason_and_two_of_them_read_files():
     from audited import ALLOWED
 
     assert all(len(reason) > 20 for reason in ALLOWED.values())
-    assert sum("pipe" not in reason and "hands" not in reason and "map with" not in reason
-               for reason in ALLOWED.values()) == 2  # fmt: skip
+    assert [part.split("/")[1] for part in ALLOWED if "checkpoint" in part] == ["deepspeed", "torch"]
 
 
 def test_no_line_of_the_package_loads_a_pickle(contract):

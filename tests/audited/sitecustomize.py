@@ -16,8 +16,9 @@ VARIABLE = "FINETUNE_TESTS_UNPICKLED"
 ALLOWED = {
     "/multiprocessing/": "what a process of ours hands to another of ours through a pipe: how Python starts workers",
     "/multiprocess/": "the same, of datasets' worker processes (map with num_proc)",
-    "/deepspeed/runtime/checkpoint_engine/torch_checkpoint_engine.py:load": "DeepSpeed's own state, in a checkpoint of this "
-    "very run whose manifest verified; it knows no other format",
+    "/deepspeed/runtime/checkpoint_engine/torch_checkpoint_engine.py:load": (
+        "DeepSpeed's own state, in a checkpoint of this very run whose manifest verified; it knows no other format"
+    ),
     "/torch/distributed/checkpoint/": "the same of FSDP: the list of its shards",
     "/torch/distributed/distributed_c10d.py": "what one rank of a launch hands to the others (broadcast of objects)",
 }
