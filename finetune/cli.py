@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune import artefact, usage
 from finetune.command_line import Command, take_apart
-from finetune.endings import ending, leave_group, say
+from finetune.endings import ending, leave_group, say, terminated
 from finetune.errors import UserError
 from finetune.launching import end_with_launcher
 from finetune.recipe_names import nearest
@@ -21,11 +21,12 @@ from finetune.verbs import VERBS
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 the user, 3 a failed check, 4 the machine."""
+    """Run one command and return its exit code: 0 done, 2 the user, 3 a failed check, 4 the machine, 143 stopped."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     end_with_launcher()
     try:
-        code = _run(arguments)
+        with terminated():
+            code = _run(arguments)
     except (Exception, KeyboardInterrupt) as error:  # what `ending` does not know is raised again
         known = ending(error)
         if known is None:

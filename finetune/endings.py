@@ -5,11 +5,15 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
-from finetune.errors import FinetuneError, UserError
+from finetune.errors import FinetuneError, Stopped, UserError
 from finetune.publishing.scrubbing import without_secrets
 
 DISK = {
@@ -30,8 +34,12 @@ NETWORK = {  # by name: requests, httpx and huggingface_hub each have their own,
     "OfflineModeIsEnabled",
 }
 MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "CUDA error: out of memory")
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143  # as a shell has it for SIGINT and SIGTERM
 PATIENCE = 60  # seconds that another rank leaves to rank 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where nothing notes it and goes on to a better place to stop."""
 
 
 def ending(error: BaseException) -> tuple[int, str] | None:
@@ -39,9 +47,29 @@ def ending(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, FinetuneError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted; the same training resumes from its last checkpoint, if it has one."
+        code, what = (
+            (TERMINATED, "stopped by SIGTERM") if isinstance(error, Terminated) else (INTERRUPTED, "interrupted")
+        )
+        return code, f"{what}; the same training resumes from its last checkpoint, if it has one."
     machine = _machine(error)
     return None if machine is None else (4, machine)
+
+
+@contextmanager
+def terminated() -> Iterator[None]:
+    """Let SIGTERM end what is done inside as Ctrl-C does, by an exception, so that what it started ends with it."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def say(error: BaseException, line: str) -> None:
@@ -51,7 +79,7 @@ def say(error: BaseException, line: str) -> None:
     all; were it gone before, rank 0 could fail for want of it, and nobody would have said why.
     """
     rank = int(os.environ.get("RANK", "0"))
-    if rank and isinstance(error, KeyboardInterrupt):
+    if rank and isinstance(error, KeyboardInterrupt | Stopped):
         return
     if rank and isinstance(error, UserError):
         time.sleep(PATIENCE)  # still here: rank 0 has not met it

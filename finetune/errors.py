@@ -30,6 +30,12 @@ class EnvironmentFailed(FinetuneError):
     exit_code = 4
 
 
+class Stopped(FinetuneError):
+    """A training was asked to stop, and did so with a checkpoint; the code is a shell's for SIGTERM."""
+
+    exit_code = 143
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return " Did you mean X?" with the nearest known name, or "" when none is near."""
     near = difflib.get_close_matches(str(given), [str(name) for name in known], n=1, cutoff=0.6)

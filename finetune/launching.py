@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from finetune.errors import UserError, did_you_mean
+from finetune.errors import Stopped, UserError, did_you_mean
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 PACKAGE = Path(__file__).parent
@@ -51,8 +51,8 @@ def launch(profile: str, arguments: list[str]) -> int:
         return _shell_code(error.get_first_failure()[1].exitcode)
     except subprocess.CalledProcessError as error:  # a profile of one process, or of a foreign launcher
         return _shell_code(error.returncode)
-    except SignalException as error:
-        return 128 + int(error.sigval)
+    except SignalException:  # it was handed on to the workers, which have stopped
+        return Stopped.exit_code
     return 0
 
 

@@ -25,6 +25,7 @@ HANDED: list[tuple[str, str, dict[str, Any]]] = []  # figures of the tests that 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--contract", type=Path, metavar="FILE", help="keep the figures of the reliability contract")
+    parser.addoption("--kills", type=int, default=60, help="how many runs tests/faults kills; 200 for the long mode")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

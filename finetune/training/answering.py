@@ -50,6 +50,7 @@ def all_answers(trainer: Trainer, inputs: Dataset, loader_options: dict[str, Any
     parts: dict[str, list[Tensor]] = {}
     with scoring(trainer) as model:
         for batch in loader:
+            trainer.wishes.leave_evaluation(args.device)
             index = batch.pop("index")
             row, _ = batch.pop("row", None), batch.pop("row_id", None)
             if trainer.task.draws:  # what is drawn for a row is the same at every evaluation

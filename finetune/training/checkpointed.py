@@ -1,9 +1,9 @@
 """The stock Trainer with its checkpoint files replaced: what `checkpoints` stages and verifies, and no pickle.
 
-Overridden: train, _init_training_state, _run_epoch (a resume goes on exactly where it was, and not past the end);
-_save_checkpoint, _save, _load_from_checkpoint, _load_best_model, _load_rng_state, _load_optimizer_and_scheduler,
-_load_scaler (the files). DeepSpeed and FSDP keep their own format for sharded state, which holds pickles: it is loaded
-after the manifest of this run has verified, and never otherwise.
+Overridden: train, _init_training_state, _run_epoch, _finalize_training (a resume goes on exactly where it was, and not
+past the end); _save_checkpoint, _save, _load_from_checkpoint, _load_best_model, _load_rng_state,
+_load_optimizer_and_scheduler, _load_scaler (the files). DeepSpeed and FSDP keep their own format for sharded state,
+which holds pickles: it is loaded after the manifest of this run has verified, and never otherwise.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Checkpointed(transformers.Trainer):
     model_wrapped: Any
     optimizer: Any
     lr_scheduler: Any
-    _part: dict[str, Any] | None = None  # this process's part of the checkpoint, until its epoch goes on
+    _resumed: Path | None = None  # the checkpoint that this training goes on from
+    _part: dict[str, Any] | None = None  # this process's part of it, until its epoch goes on
 
     @property
     def answerer(self) -> Any:
@@ -76,6 +77,7 @@ class Checkpointed(transformers.Trainer):
                 raise UserError(f"{self.checkpoints} holds checkpoints: resume, or start anew with train.overwrite.")
             self._together(lambda: shutil.rmtree(self.checkpoints))
         transformers.set_seed(self.args.seed)  # what was drawn since the model was made changes nothing
+        self._resumed = path
         self._part = None if path is None else read_state(path, self._part_name)
         return super().train(None if path is None else str(path), *args, **kwargs)
 
@@ -134,17 +136,33 @@ class Checkpointed(transformers.Trainer):
             self.state.best_model_checkpoint = str(path)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        part, self._part = self._part, None
-        if part is not None:  # the logged means and the mean over the run go on as if nothing had happened
-            self._tr_loss += part["loss"].to(self._tr_loss.device)
-            self._total_loss_scalar, self._initial_global_step = part["total_loss"], 0
-            self._globalstep_last_logged = part["logged_step"]
-            callbacks: Any = self.state.stateful_callbacks
-            stopped = callbacks["TrainerControl"]["args"]["should_training_stop"]
-            if stopped or self.state.global_step >= self.state.max_steps:
-                self.control.should_training_stop = True
+        if self._part is not None:
+            self._go_on()
+            if self.control.should_training_stop:
                 return
         super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        if self._part is not None:  # no epoch was left
+            self._go_on()
+        result: TrainOutput = super()._finalize_training(*args, **kwargs)
+        return result
+
+    def _go_on(self) -> None:
+        """Let the logged means go on as if nothing had happened, and do what was due and cut short at the last step."""
+        part, self._part = self._part or {}, None
+        self._tr_loss += part["loss"].to(self._tr_loss.device)
+        self._total_loss_scalar, self._initial_global_step = part["total_loss"], 0
+        self._globalstep_last_logged = part["logged_step"]
+        callbacks: Any = self.state.stateful_callbacks
+        due = callbacks["TrainerControl"]["args"]
+        stopped = due["should_training_stop"] or self.state.global_step >= self.state.max_steps
+        self.control.should_training_stop = stopped
+        if due["should_evaluate"]:
+            self._load_rng_state(str(self._resumed))  # for the checkpoint that may follow
+            self.control.should_evaluate, self.control.should_save = True, due["should_save"]
+            self.control.should_log = False
+            self._maybe_log_save_evaluate(self._tr_loss, None, self.model, None, self.state.epoch or 0, None, 0.0)
 
     # ---- writing
 

@@ -20,6 +20,7 @@ ADDED = MappingProxyType(
         "early_stopping_patience": "evaluations without a better score after which training stops",
         "seeds": "a list: one run each, under output_dir/seed-N, and seeds.json with the mean of every score",
         "overwrite": "start anew in an output_dir that holds a run",
+        "max_hours": "stop with a checkpoint and exit code 143 after this long: for batch systems with a time limit",
     }
 )
 
@@ -62,7 +63,7 @@ REFUSED = MappingProxyType(
         "gradient_accumulation_steps instead",
         "save_only_model": "a checkpoint that cannot be resumed is none; lower save_total_limit to save space",
         "save_on_each_node": "give an output_dir on a file system that all nodes share",
-        "enable_jit_checkpoint": "set save_steps; an interrupted run resumes from the last checkpoint",
+        "enable_jit_checkpoint": "SIGTERM always saves a checkpoint here, and the same command resumes",
         "label_names": "the task says where its targets are",
         "remove_unused_columns": "the task says which columns reach the model",
         "label_smoothing_factor": "use task.label_smoothing, where the task has it",

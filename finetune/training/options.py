@@ -48,6 +48,7 @@ class TrainOptions(TrainingArguments):
     early_stopping_patience: int | None = None
     seeds: list[int] | None = None
     overwrite: bool = False
+    max_hours: float | None = None
 
     logging_nan_inf_filter: bool = False
     logging_steps: float = 0.02
@@ -117,6 +118,8 @@ class TrainOptions(TrainingArguments):
                 yield f"{name} is {getattr(self, name)}; give a number above 0"
         if self.adversarial_steps < 1:
             yield f"adversarial_steps is {self.adversarial_steps}; give 1 or more"
+        if self.max_hours is not None and not self.max_hours > 0:
+            yield f"max_hours is {self.max_hours}; give hours above 0, such as 11.5"
         if self.rdrop_alpha is not None and self.adversarial is not None:
             yield "rdrop_alpha and train.adversarial change the loss both; leave one out"
 

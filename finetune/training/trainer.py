@@ -24,11 +24,11 @@ from finetune.errors import UserError
 from finetune.training import answering, batching, nonfinite, ranks, regularising
 from finetune.training.best import check_best, likelier
 from finetune.training.callbacks import Progress
-from finetune.training.checkpointed import Checkpointed
 from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
 from finetune.training.options import TrainOptions, resume_stamp
 from finetune.training.param_groups import decay_by_layer, give_head_its_own_rate
 from finetune.training.snapshots import Snapshots
+from finetune.training.stopping import Stoppable
 from finetune.training.teaching import Teacher
 from finetune.training.world import check_world
 
@@ -48,7 +48,7 @@ class Carried:
     stand_in: bool  # it keeps processes in step, and weighs nothing
 
 
-class Trainer(Checkpointed):
+class Trainer(Stoppable):
     """Trains a task's model on its inputs.
 
     Args:
@@ -188,7 +188,9 @@ class Trainer(Checkpointed):
             if not stand_in:
                 weight += float(self.task.weight(batch))
                 tokens += batching.count_tokens(batch, self._lengths, index)
-        total = ranks.summed(torch.tensor([weight, tokens, len(batches)], dtype=torch.float64), device).tolist()
+        own = [weight, tokens, len(batches), *self.wishes.own()]
+        total = ranks.summed(torch.tensor(own, dtype=torch.float64), device).tolist()
+        self.wishes.agree(total[3:])
         if total[2] != num_batches * self.args.world_size:
             raise UserError(f"data.train: the stream ended without a row on one of {self.args.world_size} processes.")
         if not total[0] > 0:
@@ -218,8 +220,8 @@ class Trainer(Checkpointed):
         if place < len(self._carried) and self._carried[place].stand_in:
             loss = loss * 0.0
         self._losses.append(loss.detach())
-        if self.is_deepspeed_enabled:  # it steps inside backward
-            self._stop_unless_finite(None)
+        if self.is_deepspeed_enabled:
+            self._stop_unless_finite(None)  # it steps inside backward
         return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -273,10 +275,8 @@ class Trainer(Checkpointed):
         if metric_key_prefix == "eval" and best is not None:
             check_best(f"eval_{best.removeprefix('eval_')}", metrics, self.state.global_step)
         seconds = time.monotonic() - started
-        metrics |= {
-            f"{metric_key_prefix}_runtime": seconds,
-            f"{metric_key_prefix}_rows_per_second": len(inputs) / seconds,
-        }
+        metrics[f"{metric_key_prefix}_runtime"] = seconds
+        metrics[f"{metric_key_prefix}_rows_per_second"] = len(inputs) / seconds
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -120,8 +120,10 @@ class AdversarialTrainer(Trainer):
             carried.append(Carried(list(row_ids), stand_in))
             weights.append(0.0 if stand_in else float(self.task.weight(batch)))
         groups = grouped([self._prepare_inputs(batch) for batch in batches], carried, weights, self.accumulation)
-        own = torch.tensor([each.weight for each in groups], dtype=torch.float64)
-        for group, total in zip(groups, ranks.summed(own, device).tolist(), strict=True):
+        own = torch.tensor([*(each.weight for each in groups), *self.wishes.own()], dtype=torch.float64)
+        totals = ranks.summed(own, device).tolist()
+        self.wishes.agree(totals[-2:])
+        for group, total in zip(groups, totals[:-2], strict=True):
             group.weight = total
             self.state.num_input_tokens_seen += int(total)
         return [groups], groups[-1].weight
@@ -239,10 +241,10 @@ class AdversarialTrainer(Trainer):
         if checkpoint is not None:
             saved.read_optimizer(self, Path(checkpoint))
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def _go_on(self) -> None:
         if self._part is not None:
             self.tally.sums.copy_(self._part["tally"])
-        super()._run_epoch(*args, **kwargs)
+        super()._go_on()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write the generator at the root (after training the averaged one), its raw weights and the other player."""
