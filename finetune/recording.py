@@ -147,6 +147,7 @@ def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: 
         "trainable_parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
         "base_commit": resolved_revision(model),
         "data": prepared.splits.fingerprints,
+        **({"changes": list(trainer.changes)} if trainer.changes else {}),
     }
     artefact.write_json(run / artefact.ENVIRONMENT, facts)
 

@@ -48,9 +48,7 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
         CheckFailed: the run diverged, or what was saved does not come back as it was.
         EnvironmentFailed: disk, memory or network.
     """
-    from transformers import set_seed
-
-    from finetune.training.world import check_world
+    from finetune.training.checkpoints import disk
 
     if recipe.train.seeds is not None:
         from finetune.seeds import train_seeds
@@ -58,8 +56,17 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
         if ready is not None:
             raise UserError("train.seeds trains each seed in a process of its own, where `ready` cannot be called.")
         return train_seeds(recipe)
-    started = time.time()
     run = Path(str(recipe.train.output_dir))
+    with disk(run):
+        return _train(recipe, run, ready)
+
+
+def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] | None) -> Path:
+    from transformers import set_seed
+
+    from finetune.training.world import check_world
+
+    started = time.time()
     check_world(recipe.train)
     _refuse_finished(run, overwrite=recipe.train.overwrite)
     recipe = preflight(recipe) if recipe.train.process_index == 0 else recipe

@@ -130,24 +130,6 @@ def test_a_kill_at_any_write_loses_no_committed_checkpoint(three, tmp_path, monk
     assert checkpoints.checkpoint_path(folder, 1).is_dir()
 
 
-def test_rotation_goes_by_step_and_spares_the_last_and_the_best(tmp_path):
-    for _ in range(200):
-        known = sorted(random.sample(range(1, 60), random.randint(1, 8)))
-        keep, best = random.randint(1, 4), random.choice([*known, None])
-        folder = tmp_path / "checkpoints"
-        shutil.rmtree(folder, ignore_errors=True)
-        for step in random.sample(known, len(known)):
-            (folder / f"checkpoint-{step}").mkdir(parents=True)
-        checkpoints.rotate(folder, keep, best)
-
-        left = checkpoints.steps(folder)
-        spared = {known[-1]} | ({best} if best else set())
-        assert spared <= set(left)
-        assert len(left) == min(len(known), max(keep, len(spared)))
-        others = [step for step in known if step not in spared]
-        assert [step for step in left if step not in spared] == others[len(others) - len(set(left) - spared) :]
-
-
 def test_a_changed_recipe_is_refused_with_its_differences(tmp_path):
     trainer(tmp_path, train=rows(16), num_train_epochs=2).train()
     changed = trainer(tmp_path, train=rows(16), num_train_epochs=2, learning_rate=0.5, stamp={"data": {"train": "xyz"}})
@@ -172,7 +154,7 @@ def test_an_output_dir_with_checkpoints_is_neither_mixed_nor_lost(tmp_path):
 def test_a_full_disk_is_met_before_anything_is_written(tmp_path, monkeypatch):
     run = trainer(tmp_path, train=rows(24), num_train_epochs=1, save_strategy="steps", save_steps=1)
     usage = shutil.disk_usage(tmp_path)
-    seen = iter([usage, usage._replace(free=1000)])
+    seen = iter([usage, usage, usage._replace(free=1000)])  # at the start, before the first and the second
     monkeypatch.setattr(shutil, "disk_usage", lambda _: next(seen))
 
     with pytest.raises(EnvironmentFailed, match=r"1,000 are free"):

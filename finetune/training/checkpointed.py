@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.trainer_callback import ExportableState, TrainerState
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import SaveStrategy, TrainOutput
 
 from finetune.errors import CheckFailed, FinetuneError, UserError
 from finetune.foreign.adapters import bind
-from finetune.training import checkpoints, ranks
+from finetune.training import checkpoints, ranks, saved_state, stamps
 from finetune.training.options import TrainOptions
 from finetune.training.packing import has_state, read_state, write_state
-from finetune.training.saved_state import load_weights, random_state, restore_random, save_weights, trained_state
 from finetune.training.sharded import in_shards, load_sharded_optimizer, save_sharded
 
 CHECKPOINTS = "checkpoints"
@@ -47,6 +46,7 @@ class Checkpointed(transformers.Trainer):
     model_wrapped: Any
     optimizer: Any
     lr_scheduler: Any
+    changes: Sequence[stamps.Change] = ()  # of the recipe on the way, allowed by name
     _resumed: Path | None = None  # the checkpoint that this training goes on from
     _part: dict[str, Any] | None = None  # this process's part of it, until its epoch goes on
 
@@ -86,15 +86,22 @@ class Checkpointed(transformers.Trainer):
         return f"process-{self.args.process_index}"
 
     def _last_good(self) -> Path | None:
-        found = checkpoints.last_good(self.checkpoints) if self.args.process_index == 0 else None
+        found = checkpoints.last_good(self.checkpoints, self._fits) if self.args.process_index == 0 else None
         step = ranks.from_first(-1 if found is None else int(found.name.rpartition("-")[2]), self.args.device)
         if step < 0:
             return None
         path = checkpoints.checkpoint_path(self.checkpoints, step)
-        checkpoints.check_stamp(path, self.stamp)
+        self.changes = stamps.check(path, self.stamp, self.args.allow_change)
         if self.args.should_save:
             print(f"resuming from {path}", flush=True)
+            for each in self.changes:
+                print("changed at step {step}: {name}: {old} → {new}".format(**each), flush=True)
         return path
+
+    def _fits(self, path: Path) -> None:
+        """Raise ValueError when the weights of a checkpoint of this recipe cannot be this model's."""
+        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled or stamps.differences(path, self.stamp)):
+            saved_state.read_weights(path, self._network)
 
     def _together(self, work: Callable[[], Any], everywhere: bool = False) -> None:
         """Do this on process 0, or on all; wait for all; raise on every process what failed on one."""
@@ -107,18 +114,22 @@ class Checkpointed(transformers.Trainer):
         ranks.together(failed, self.args.device)
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        for name in (
-            "logging_steps",
-            "eval_steps",
-            "save_steps",
-        ):  # shares of the run become steps, as the state has them
+        for name in ("logging_steps", "eval_steps", "save_steps"):  # shares become steps, as the state has them
             value = getattr(self.args, name)
             if value is not None and 0 < value < 1:
                 setattr(self.args, name, math.ceil(max_steps * value))
         reached: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
         if self.state.best_global_step is not None:
             self._find_best()
+        if self.args.save_strategy != SaveStrategy.NO:
+            self._together(lambda: checkpoints.require_room(self.checkpoints, self._bytes_needed(), self._copies()))
         return reached
+
+    def _copies(self) -> int:
+        """Return how many checkpoints there will be beside each other, more than there are by now."""
+        step = self.args.save_steps if self.args.save_strategy == SaveStrategy.STEPS else 1
+        coming = math.ceil((self.state.max_steps - self.state.global_step) / max(step or 1, 1))
+        return max(1, min(coming, (self.args.save_total_limit or 0) + 1 - len(checkpoints.steps(self.checkpoints))))
 
     def _find_best(self) -> None:
         path = checkpoints.checkpoint_path(self.checkpoints, self.state.best_global_step or 0)
@@ -171,7 +182,7 @@ class Checkpointed(transformers.Trainer):
         step = self.state.global_step
         self._refuse_broken_weights(step)
         stage = self.checkpoints / f".{checkpoints.PREFIX}{step}.tmp"
-        facts = {"stamp": self.stamp, "processes": self.args.world_size}
+        facts = {"stamp": self.stamp, "processes": self.args.world_size, "changes": self.changes}
         try:
             self._together(lambda: checkpoints.open_stage(self.checkpoints, step, self._bytes_needed()))
             self._together(lambda: self._write_part(stage), everywhere=True)
@@ -192,13 +203,10 @@ class Checkpointed(transformers.Trainer):
             raise CheckFailed(f"step {step}: the weights are no longer finite numbers; lower train.learning_rate.")
 
     def _bytes_needed(self) -> int:
-        weights = sum(each.nbytes for each in trained_state(self._network).values())
-        moments = [each for state in getattr(self.optimizer, "state", {}).values() for each in state.values()]
-        known = sum(each.nbytes for each in moments if isinstance(each, Tensor))
-        return weights + (known or 2 * weights) + 2**20
+        return saved_state.size(self._network, self.optimizer)
 
     def _write_part(self, stage: Path) -> None:
-        with checkpoints.disk(self.checkpoints):
+        with checkpoints.disk(self.checkpoints, self._bytes_needed()):
             write_state(stage, self._part_name, self._own_part())
             if self.is_deepspeed_enabled or self.is_fsdp_enabled:
                 save_sharded(self, stage)
@@ -207,7 +215,7 @@ class Checkpointed(transformers.Trainer):
 
     def _write_shared(self, stage: Path) -> None:
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            save_weights(stage, self._network)
+            saved_state.save_weights(stage, self._network)
             write_state(stage, "optimizer", self.optimizer.state_dict())
             if self.accelerator.scaler is not None:
                 write_state(stage, "scaler", self.accelerator.scaler.state_dict())
@@ -231,7 +239,7 @@ class Checkpointed(transformers.Trainer):
             "logged_step": self._globalstep_last_logged,
             "total_loss": self._total_loss_scalar,
         }
-        return {**random_state(self.args.device), **window}
+        return {**saved_state.random_state(self.args.device), **window}
 
     @property
     def _network(self) -> nn.Module:
@@ -243,7 +251,10 @@ class Checkpointed(transformers.Trainer):
         network: Any = self._network
         # PEFT would ask the Hub whether the base's vocabulary has grown; here it never does.
         adapter = {"save_embedding_layers": False} if hasattr(network, "peft_config") else {}
-        network.save_pretrained(str(folder), state_dict=state_dict, is_main_process=self.args.should_save, **adapter)
+        with checkpoints.disk(folder, self._bytes_needed()):
+            network.save_pretrained(
+                str(folder), state_dict=state_dict, is_main_process=self.args.should_save, **adapter
+            )
         if self.args.should_save:
             if adapter:
                 bind(folder, network.get_base_model())
@@ -259,7 +270,7 @@ class Checkpointed(transformers.Trainer):
             with in_shards(self):
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            load_weights(Path(resume_from_checkpoint), self._network)
+            saved_state.load_weights(Path(resume_from_checkpoint), self._network)
 
     def _load_best_model(self) -> None:
         path = Path(str(self.state.best_model_checkpoint))
@@ -270,11 +281,11 @@ class Checkpointed(transformers.Trainer):
         elif self.is_deepspeed_enabled:
             super()._load_best_model()
         else:
-            load_weights(path, self._network)
+            saved_state.load_weights(path, self._network)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            restore_random(read_state(Path(checkpoint), self._part_name), self.args.device)
+            saved_state.restore_random(read_state(Path(checkpoint), self._part_name), self.args.device)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -282,10 +293,11 @@ class Checkpointed(transformers.Trainer):
         path = Path(checkpoint)
         if self.is_fsdp_enabled:
             load_sharded_optimizer(self, path)
-        elif not self.is_deepspeed_enabled:
-            self.optimizer.load_state_dict(read_state(path, "optimizer"))
-        if self._owns_schedule():
-            self.lr_scheduler.load_state_dict(read_state(path, "schedule"))
+        with stamps.applied(self.changes, self.optimizer, self.lr_scheduler):
+            if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+                self.optimizer.load_state_dict(read_state(path, "optimizer"))
+            if self._owns_schedule():
+                self.lr_scheduler.load_state_dict(read_state(path, "schedule"))
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and has_state(Path(checkpoint), "scaler"):

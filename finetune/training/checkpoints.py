@@ -12,14 +12,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from finetune.errors import CheckFailed, EnvironmentFailed, UserError
+from finetune.errors import CheckFailed, EnvironmentFailed
 
 FORMAT = 1  # raised when a reader of the last format would misread the folder
 MANIFEST = "manifest.json"
@@ -49,19 +49,25 @@ def open_stage(folder: Path, step: int, needed: int) -> Path:
     Raises:
         EnvironmentFailed: there is less room than that.
     """
-    with disk(folder):
+    with disk(folder, needed):
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f".{PREFIX}*"):
             shutil.rmtree(leftover)
-        free = shutil.disk_usage(folder).free
-        if free < needed:
-            raise EnvironmentFailed(
-                f"{folder}: a checkpoint needs {needed:,} bytes and {free:,} are free. Free some space, lower "
-                "train.save_total_limit or move train.output_dir, and start the same command again to resume."
-            )
+        require_room(folder, needed)
         stage = _stage(folder, step)
         stage.mkdir()
     return stage
+
+
+def require_room(folder: Path, needed: int, copies: int = 1) -> None:
+    """Raise EnvironmentFailed when so many checkpoints of this size, in bytes, do not fit on the disk of a folder."""
+    free = _free(folder)
+    if free < needed * copies:
+        many = "a checkpoint needs" if copies == 1 else f"{copies} checkpoints need"
+        raise EnvironmentFailed(
+            f"{folder}: {many} {needed * copies:,} bytes and {free:,} are free. Free some space, lower "
+            "train.save_total_limit or move train.output_dir, and start the same command again to resume."
+        )
 
 
 def commit(folder: Path, step: int, facts: dict[str, Any]) -> Path:
@@ -73,7 +79,7 @@ def commit(folder: Path, step: int, facts: dict[str, Any]) -> Path:
         facts: what else the manifest says, such as the stamp that a resumed run is held against.
     """
     stage, path = _stage(folder, step), checkpoint_path(folder, step)
-    with disk(folder):
+    with disk(folder, sum(file.stat().st_size for file in _files(stage))):
         manifest = {"format": FORMAT, "step": step, **facts, "files": _listed(stage)}
         manifest["sha256"] = _digest(manifest)
         (stage / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -108,8 +114,11 @@ def discard_stage(folder: Path, step: int) -> None:
     shutil.rmtree(_stage(folder, step), ignore_errors=True)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Return the manifest of a checkpoint after checking every file; ValueError says what is wrong with it."""
+def read_manifest(path: Path, hashes: bool = True) -> dict[str, Any]:
+    """Return the manifest of a checkpoint after checking every file; ValueError says what is wrong with it.
+
+    Without `hashes` files are held against their sizes alone.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -126,26 +135,35 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise ValueError(f"{name} is missing")
         if file.stat().st_size != listed["bytes"]:
             raise ValueError(f"{name} has {file.stat().st_size} bytes instead of {listed['bytes']}")
-        if _sha256(file) != listed["sha256"]:
+        if hashes and _sha256(file) != listed["sha256"]:
             raise ValueError(f"{name} is not as it was written (sha256)")
     return manifest
 
 
-def last_good(folder: Path) -> Path | None:
-    """Return the newest checkpoint that verifies, or None; prints a line for each damaged one that is passed over."""
+def last_good(folder: Path, fits: Callable[[Path], None] | None = None) -> Path | None:
+    """Return the newest checkpoint that verifies, or None; prints a line for each damaged one that is passed over.
+
+    `fits` raises ValueError for one that cannot be loaded; when none can, the newest is what is returned.
+    """
     for aside in folder.glob(f".{PREFIX}*.old"):  # killed between the two renames of `commit`
         committed = aside.with_name(aside.stem.removeprefix("."))
         if not committed.exists():
             os.replace(aside, committed)
+    misfit = None
     for step in reversed(steps(folder)):
         path = checkpoint_path(folder, step)
+        whole = False
         try:
             read_manifest(path)
+            whole = True
+            if fits is not None:
+                fits(path)
         except (ValueError, OSError) as error:
             print(f"{path} is damaged and passed over: {error}", flush=True)
+            misfit = misfit or (path if whole else None)
             continue
         return path
-    return None
+    return misfit
 
 
 def require(path: Path) -> None:
@@ -156,42 +174,36 @@ def require(path: Path) -> None:
         raise CheckFailed(f"{path} is damaged: {error}.") from error
 
 
-def stamp_of(path: Path) -> dict[str, Any]:
-    """Return the stamp of a checkpoint that `last_good` returned."""
-    stamp: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["stamp"]
-    return stamp
-
-
-def check_stamp(path: Path, stamp: dict[str, Any]) -> None:
-    """Raise UserError, listing `section.option: old → new`, when a run may not go on from this checkpoint."""
-    old, new = dict(_flat(stamp_of(path))), dict(_flat(json.loads(json.dumps(stamp))))
-    changed = [
-        f"{name}: {json.dumps(old.get(name))} → {json.dumps(new.get(name))}"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
-    ]
-    if changed:
-        raise UserError(
-            f"{path} was written by another recipe ({'; '.join(changed)}). Take these changes back to resume, choose "
-            "another train.output_dir, or start anew with train.overwrite."
-        )
+def manifest_of(path: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint that `last_good` returned."""
+    manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
 
 
 def rotate(folder: Path, keep: int | None, best: int | None) -> None:
-    """Remove the oldest checkpoints, by step, until `keep` are left; the last and the best always stay."""
+    """Remove the oldest checkpoints, by step, until `keep` are left; the last, the best and the last whole one stay."""
     known = steps(folder)
     if keep is None or keep <= 0 or len(known) <= keep:
         return
-    spare = [step for step in known[:-1] if step != best]
+    whole = next((step for step in reversed(known) if _is_whole(checkpoint_path(folder, step))), None)
+    spare = [step for step in known[:-1] if step not in (best, whole)]
     for step in spare[: len(known) - max(keep, 1)]:
         path, aside = checkpoint_path(folder, step), folder / f".{PREFIX}{step}.gone"
         os.replace(path, aside)  # out of sight first: half a checkpoint is never seen
         shutil.rmtree(aside)
 
 
+def _is_whole(path: Path) -> bool:
+    try:
+        read_manifest(path, hashes=False)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 @contextmanager
-def disk(folder: Path) -> Iterator[None]:
-    """Turn "no space left", however a library says it, into EnvironmentFailed with the path and the free bytes."""
+def disk(folder: Path, needed: int = 0) -> Iterator[None]:
+    """Turn "no space left", however a library says it, into EnvironmentFailed with path, needed and free bytes."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -199,11 +211,17 @@ def disk(folder: Path) -> Iterator[None]:
         full = getattr(error, "errno", None) in FULL or "No space left" in text or "File too large" in text
         if not full and "unexpected pos" not in text:  # what torch's zip writer says on a full disk
             raise
-        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+        asked = f"{needed:,} bytes needed, " if needed else ""
         raise EnvironmentFailed(
-            f"{folder}: the disk is full ({free:,} bytes free); no checkpoint was written, earlier ones are intact. "
-            "Free some space and start the same command again to resume."
+            f"{folder}: the disk is full ({asked}{_free(folder):,} bytes free); nothing was kept of this, "
+            "and earlier checkpoints are intact. Free some space and start the same command again to resume."
         ) from error
+
+
+def _free(folder: Path) -> int:
+    """Return the free bytes where a folder is, or will be."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(there).free
 
 
 def _stage(folder: Path, step: int) -> Path:
@@ -236,11 +254,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -20,6 +20,7 @@ ADDED = MappingProxyType(
         "early_stopping_patience": "evaluations without a better score after which training stops",
         "seeds": "a list: one run each, under output_dir/seed-N, and seeds.json with the mean of every score",
         "overwrite": "start anew in an output_dir that holds a run",
+        "allow_change": "options that a run may go on with although its checkpoint has others, such as [learning_rate]",
         "max_hours": "stop with a checkpoint and exit code 143 after this long: for batch systems with a time limit",
     }
 )
@@ -127,4 +128,19 @@ RESUME = (  # options that change what is learned: a run that is resumed must no
     "metric_for_best_model",
     "greater_is_better",
     "early_stopping_patience",
+)
+
+CHANGEABLE = frozenset(  # of these, what `allow_change` may name: nothing that decides which rows come next
+    {
+        "learning_rate",
+        "warmup_steps",
+        "num_train_epochs",
+        "max_steps",
+        "weight_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "max_grad_norm",
+        "rdrop_alpha",
+    }
 )

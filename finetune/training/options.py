@@ -49,6 +49,7 @@ class TrainOptions(TrainingArguments):
     seeds: list[int] | None = None
     overwrite: bool = False
     max_hours: float | None = None
+    allow_change: list[str] | None = None
 
     logging_nan_inf_filter: bool = False
     logging_steps: float = 0.02

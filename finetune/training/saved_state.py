@@ -28,19 +28,45 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     return dict(kept.values())
 
 
+def size(model: nn.Module, optimizer: Any) -> int:
+    """Return about how many bytes a checkpoint has: weights, two moments of each (or what there is), and a little."""
+    weights = sum(each.nbytes for each in trained_state(model).values())
+    moments = [each for state in getattr(optimizer, "state", {}).values() for each in state.values()]
+    known = sum(each.nbytes for each in moments if isinstance(each, Tensor))
+    return weights + (known or 2 * weights) + 2**18
+
+
 def save_weights(folder: Path, model: nn.Module) -> None:
     """Write `trained_state` as one safetensors file."""
     weights = {name: each.detach().cpu().contiguous() for name, each in trained_state(model).items()}
     save_file(weights, folder / _file(model), metadata={"format": "pt"})
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Put what `save_weights` wrote back in place; CheckFailed when the names or shapes are another model's."""
-    live, file = trained_state(model), folder / _file(model)
-    held = load_file(file) if file.exists() else {}
+def check_weights(held: dict[str, Tensor], live: dict[str, Tensor]) -> None:
+    """Raise ValueError when names or shapes are not those of the living model, or a number is none."""
     for name in sorted(held.keys() | live.keys()):
         if name not in held or name not in live or held[name].shape != live[name].shape:
-            raise CheckFailed(f"{folder} was written by another model: {name} is not the same there.")
+            raise ValueError(f"it is of another model: {name} is not the same there")
+    for name, tensor in held.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} has numbers that are not finite")
+
+
+def read_weights(folder: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Return what `save_weights` wrote; ValueError says why it does not fit the model."""
+    file = folder / _file(model)
+    held = load_file(file) if file.exists() else {}
+    check_weights(held, trained_state(model))
+    return held
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Put what `save_weights` wrote back in place; CheckFailed when it does not fit."""
+    live = trained_state(model)
+    try:
+        held = read_weights(folder, model)
+    except ValueError as error:
+        raise CheckFailed(f"{folder} cannot be loaded: {error}.") from error
     with torch.no_grad():
         for name, tensor in live.items():
             tensor.copy_(held[name])

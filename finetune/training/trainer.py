@@ -25,9 +25,10 @@ from finetune.training import answering, batching, nonfinite, ranks, regularisin
 from finetune.training.best import check_best, likelier
 from finetune.training.callbacks import Progress
 from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
-from finetune.training.options import TrainOptions, resume_stamp
+from finetune.training.options import TrainOptions
 from finetune.training.param_groups import decay_by_layer, give_head_its_own_rate
 from finetune.training.snapshots import Snapshots
+from finetune.training.stamps import stamped
 from finetune.training.stopping import Stoppable
 from finetune.training.teaching import Teacher
 from finetune.training.world import check_world
@@ -84,7 +85,7 @@ class Trainer(Stoppable):
         if train_inputs is not None and not hasattr(train_inputs, "num_rows") and args.max_steps <= 0:
             raise UserError("train.max_steps is needed with data.streaming: a stream does not say how long it is.")
         self.task, self.precision, self.head_parameters = task, precision, tuple(head_parameters)
-        self.stamp = {**stamp, "train": resume_stamp(args), "world": {"processes": args.world_size}}
+        self.stamp = stamped(stamp, args)
         taught_by = None if train_inputs is None else task.load_teacher(processor)
         self.teacher = None if taught_by is None else Teacher(task, taught_by, args.device)
         if self.teacher is not None:
@@ -291,9 +292,8 @@ class Trainer(Stoppable):
         """Log finite numbers; the speed in tokens beside the loss."""
         if "train_runtime" in logs:  # rows and steps a second would count those of before a resume
             logs = {name: logs[name] for name in ("train_runtime", "train_loss")}
-        now, seen = time.monotonic(), self.state.num_input_tokens_seen
+        (then, before), now, seen = self._logged_at, time.monotonic(), self.state.num_input_tokens_seen
         if "loss" in logs:
-            then, before = self._logged_at
             logs["tokens_per_second"] = max(seen - before, 0) / max(now - then, 1e-9)
             self._logged_at = now, seen
         logs["tokens"] = seen

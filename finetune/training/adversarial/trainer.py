@@ -25,7 +25,7 @@ from transformers import TrainerCallback
 
 from finetune.errors import CheckFailed
 from finetune.models.gan import attach
-from finetune.training import batching, ranks
+from finetune.training import batching, ranks, stamps
 from finetune.training.adversarial import saved
 from finetune.training.adversarial.ema import Average
 from finetune.training.adversarial.refusals import refuse
@@ -239,7 +239,8 @@ class AdversarialTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            saved.read_optimizer(self, Path(checkpoint))
+            with stamps.applied(self.changes, self.d_optimizer, self.d_scheduler):
+                saved.read_optimizer(self, Path(checkpoint))
 
     def _go_on(self) -> None:
         if self._part is not None:

@@ -1,0 +1,87 @@
+"""What a resumed run must share with the run that it goes on with, and what of it may be changed by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import UserError
+from finetune.training.checkpoints import manifest_of
+from finetune.training.option_tables import CHANGEABLE
+from finetune.training.options import TrainOptions, resume_stamp
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+LIBRARIES = ("torch", "transformers", "accelerate", "peft")
+Change = dict[str, Any]  # step, name, old, new
+
+
+def stamped(stamp: dict[str, Any], args: TrainOptions) -> dict[str, Any]:
+    """Return a stamp with the trainer's own part: options that change what is learned, processes, versions."""
+    versions = {name: version(name) for name in LIBRARIES}
+    return {**stamp, "train": resume_stamp(args), "world": {"processes": args.world_size}, "versions": versions}
+
+
+def differences(path: Path, stamp: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return {section.option: (the checkpoint's, this run's)} of what is not the same."""
+    old, new = dict(_flat(manifest_of(path)["stamp"])), dict(_flat(json.loads(json.dumps(stamp))))
+    return {name: (old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)}
+
+
+def check(path: Path, stamp: dict[str, Any], allowed: list[str] | None) -> list[Change]:
+    """Return what has been changed by now on the way to this checkpoint and after it, as `train.allow_change` allows.
+
+    Raises:
+        UserError: lists `section.option: old → new` of all that may not be changed, or was not allowed.
+    """
+    found = differences(path, stamp)
+    named = {name if "." in name else f"train.{name}" for name in allowed or ()}
+    kept = {name for name in found if name in named and _may_change(name)}
+    if left := [name for name in found if name not in kept]:
+        listed = "; ".join(f"{name}: {json.dumps(found[name][0])} → {json.dumps(found[name][1])}" for name in left)
+        could = [name for name in left if _may_change(name)]
+        hint = f"allow it (--train.allow_change '{json.dumps(could)}'), " if could == left else ""
+        never = [name for name in left if name in named]
+        also = f" ({', '.join(never)} cannot be allowed: it decides which rows come next, or of what shape.)"
+        raise UserError(
+            f"{path} was written by another recipe ({listed}). Take these changes back to resume, {hint}choose another "
+            f"train.output_dir, or start anew with train.overwrite.{also if never else ''}"
+        )
+    step = manifest_of(path)["step"]
+    new = [{"step": step, "name": name, "old": found[name][0], "new": found[name][1]} for name in sorted(kept)]
+    return [*manifest_of(path).get("changes", []), *new]
+
+
+def _may_change(name: str) -> bool:
+    section, _, option = name.partition(".")
+    return section == "versions" or (section == "train" and option in CHANGEABLE)
+
+
+@contextmanager
+def applied(changes: Sequence[Change], optimizer: Optimizer, schedule: Any) -> Iterator[None]:
+    """Keep the rates of a new optimizer and schedule while the state of old ones is loaded, if one was changed."""
+    if not any(each["name"].startswith("train.") for each in changes):
+        yield
+        return
+    groups = [{name: value for name, value in each.items() if name != "params"} for each in optimizer.param_groups]
+    bases, factors = list(getattr(schedule, "base_lrs", [])), getattr(schedule, "lr_lambdas", None)
+    if factors is None:
+        raise UserError(f"train.allow_change does not go with the schedule {type(schedule).__name__}.")
+    yield
+    schedule.base_lrs = bases
+    for group, kept, base, factor in zip(optimizer.param_groups, groups, bases, factors, strict=True):
+        group.update({**kept, "lr": base * factor(schedule.last_epoch)})
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,173 @@
+"""Lines R2 and R11: checkpoints whose manifest is right and whose content is not; and which ones are removed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import stat
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_training import model, rows, trainer
+from torch.testing import assert_close
+
+from finetune.errors import CheckFailed
+from finetune.training import checkpoints
+
+
+def made(folder, adapter):
+    return trainer(folder, train=rows(24), network=model(adapter=adapter), num_train_epochs=1, save_strategy="steps",
+                   save_steps=1, save_total_limit=5)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["whole", "lora"])
+def three(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("three")
+    made(folder, request.param).train()
+    return folder, request.param
+
+
+def sealed(path):
+    """Write the manifest of a checkpoint anew: nothing but its content tells of the damage."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["sha256"]
+    manifest["files"].pop("manifest.json", None)
+    manifest["files"] = {name: each for name, each in checkpoints._listed(path).items() if name != "manifest.json"}
+    manifest["sha256"] = checkpoints._digest(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def half_missing(held):
+    return {name: each for number, (name, each) in enumerate(held.items()) if number % 2}
+
+
+def renamed(held):
+    return {f"other.{name}": each for name, each in held.items()}
+
+
+def added(held):
+    return {**held, "stranger.weight": torch.ones(2)}
+
+
+def reshaped(held):
+    return {name: each.flatten() for name, each in held.items()}
+
+
+def filled(value, all_of_it):
+    def change(held):
+        changed = {name: each.clone() for name, each in held.items()}
+        for each in changed.values() if all_of_it else [list(changed.values())[-1]]:
+            each.view(-1)[0 if not all_of_it else slice(None)] = value
+        return changed
+
+    return change
+
+
+CONTENT = {
+    "half of the keys missing": half_missing,
+    "other keys": renamed,
+    "a key too many": added,
+    "other shapes": reshaped,
+    "all NaN": filled(torch.nan, True),
+    "one NaN": filled(torch.nan, False),
+    "one infinity": filled(torch.inf, False),
+}
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_weights_that_cannot_be_right_are_passed_over_though_their_manifest_is(three, tmp_path, capsys, contract, name):
+    folder, adapter = three
+    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints" / "checkpoint-3"
+    file = next(each for each in path.glob("*.safetensors") if each.stem in ("model", "trained"))
+    save_file(CONTENT[name](load_file(file)), file)
+    sealed(path)
+    run = made(tmp_path, adapter)
+    run.train(resume_from_checkpoint=True)
+
+    said = capsys.readouterr().out
+    assert said.count("checkpoint-3 is damaged and passed over") == 1
+    assert f"resuming from {tmp_path / 'checkpoints' / 'checkpoint-2'}\n" in said
+    held, expected = (load_file(each / "checkpoints/checkpoint-3" / file.name) for each in (tmp_path, folder))
+    assert_close(held, expected, rtol=0, atol=0)
+    contract("R2", damaged=1, passed_over=1)
+
+
+def test_when_no_checkpoint_can_be_loaded_the_run_does_not_start_anew(three, tmp_path):
+    folder, adapter = three
+    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
+    for path in (tmp_path / "checkpoints").iterdir():
+        file = next(each for each in path.glob("*.safetensors") if each.stem in ("model", "trained"))
+        save_file(renamed(load_file(file)), file)
+        sealed(path)
+
+    with pytest.raises(CheckFailed, match=r"checkpoint-3 cannot be loaded: it is of another model"):
+        made(tmp_path, adapter).train(resume_from_checkpoint=True)
+
+
+def test_rotation_never_removes_the_best_the_last_or_the_only_good_one(tmp_path, contract):
+    chooser = random.Random(0)
+    removed = 0
+    for number in range(500):
+        folder = tmp_path / str(number)
+        keep, best, written, step = chooser.choice([None, 0, 1, 2, 3, 4]), None, set(), 0
+        for _ in range(chooser.randint(1, 8)):
+            step += chooser.randint(1, 9)
+            if written and chooser.random() < 0.2:
+                step = max(written) - chooser.choice([0, 1])  # again, after a resume
+            checkpoints.open_stage(folder, step, 0)
+            checkpoints.commit(folder, step, {"stamp": {}})
+            for later in [each for each in checkpoints.steps(folder) if each > step]:
+                shutil.rmtree(checkpoints.checkpoint_path(folder, later))
+            written = {*checkpoints.steps(folder)}
+            best = step if chooser.random() < 0.3 else best if best in written else None
+            checkpoints.rotate(folder, keep, best)
+            left = set(checkpoints.steps(folder))
+            removed += len(written - left)
+            assert step in left
+            assert best is None or best in left
+            assert len(left) == min(len(written), max(keep, len({step, best} - {None}))) if keep else left == written
+            assert all(old < new for old in written - left for new in left - {best})
+            good = checkpoints.last_good(folder)
+            assert good == checkpoints.checkpoint_path(folder, step)
+        assert not list(folder.glob(".*"))
+        shutil.rmtree(folder)
+    contract("R11", sequences=500, removed=removed, wrong=0)
+
+
+def test_of_several_checkpoints_the_only_good_one_outlives_damaged_newer_ones(tmp_path, contract):
+    for step in (1, 2, 3):
+        checkpoints.open_stage(tmp_path, step, 0)
+        checkpoints.commit(tmp_path, step, {"stamp": {}})
+    for step in (2, 3):
+        (tmp_path / f"checkpoint-{step}" / "manifest.json").unlink()
+    checkpoints.rotate(tmp_path, 1, best=None)
+
+    assert checkpoints.last_good(tmp_path) == tmp_path / "checkpoint-1"
+    contract("R11", only_good_ones_kept=1)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002])
+def test_files_and_folders_have_the_modes_that_umask_grants(tmp_path, umask, contract, mask):
+    umask(mask)
+    run = trainer(tmp_path / "run", train=rows(8), max_steps=1)
+    run.train()
+    run.save_model(str(tmp_path / "run" / "model"))
+
+    found = list((tmp_path / "run").rglob("*"))
+    assert found
+    for each in found:
+        granted = (0o777 if each.is_dir() else 0o666) & ~mask
+        assert stat.S_IMODE(each.stat().st_mode) == granted, each
+    contract("R11", files_with_the_granted_mode=len(found))
+
+
+@pytest.fixture
+def umask():
+    import os
+
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
