@@ -25,7 +25,7 @@ READS = {
     "feed_forward": float, "heads": float, "zeros": float, "recover": float,
     "grid": Path, "output": Path, "head": Path, "file": Path, "prompt": str, **GENERATION,
     "profile": str, "method": str, "weights": str, "to": str, "class": str, "importance": str,
-    "model": str, "combine": str,
+    "model": str, "combine": str, "personal": Path,
 }  # fmt: skip
 SEVERAL = "runs"  # the position that takes one or more
 

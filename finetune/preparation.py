@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from finetune.data import Splits
+    from finetune.editing.personal import Place
     from finetune.recipe import Recipe
     from finetune.task import Encoded, Processor
 
@@ -151,21 +152,43 @@ def _one_sided(recipe: Recipe, encoded: dict[str, Encoded]) -> list[str]:
     ]
 
 
-def check(recipe: Recipe) -> Prepared:
-    """Do all that training does before a weight is loaded, and say what was found."""
+def check(recipe: Recipe, personal: Path | None = None) -> Prepared:
+    """Do all that training does before a weight is loaded, and say what was found; `personal`: see write_places."""
+    from finetune.editing.personal import write_places
     from finetune.publication import preflight
 
     preflight(recipe, create=False)
     prepared = prepare(recipe)
+    places = _personal(prepared)
+    if personal is not None:
+        write_places(personal, places)
     for row in prepared.splits.ledger:
         print(f"{row['split']}: {row['step']}: {row['before']} → {row['after']} rows")
     print("The recipe, the data and the tokenizer are in order.")
     return prepared
 
 
+def _personal(prepared: Prepared) -> list[Place]:
+    """Return where personal data and keys stand in the texts that are learned or answered; say it for each split."""
+    from finetune.editing.personal import personal_places, told_places
+
+    columns, found = prepared.recipe.task.columns(), []
+    for split, rows in prepared.splits.rows.items():
+        names = [name for name in (*columns.texts, columns.target) if name in rows.column_names]
+        places = personal_places(split, rows["row_id"], {name: rows[name] for name in names}) if names else []
+        if names:
+            print(told_places(split, rows.num_rows, places))
+        found += places
+    if prepared.splits.stream is not None:
+        print("train: a stream is not looked through for personal data.")
+    return found
+
+
 def preview(recipe: Recipe, rows: int = 5) -> None:
-    """Print the first inputs as the model will see them: tokens, and what is learned from them."""
+    """Print what cleaning changed, and the first inputs as the model will see them: tokens, and what is learned."""
     prepared = prepare(recipe, ("train",))
+    for line in _changed(recipe, prepared, rows):
+        print(line)
     inputs = prepared.encoded["train"].inputs
     first = inputs.select(range(min(rows, len(inputs)))) if hasattr(inputs, "select") else inputs.take(rows)
     for each in first:
@@ -173,3 +196,22 @@ def preview(recipe: Recipe, rows: int = 5) -> None:
         if "input_ids" in each:
             print(prepared.recipe.task.shown_input(each, prepared.processor))
         print(f"→ {prepared.recipe.task.shown_target(each, prepared.processor)}")
+
+
+def _changed(recipe: Recipe, prepared: Prepared, most: int) -> list[str]:
+    """Return the first texts that data.clean changed, before and after; [] where a recipe cleans nothing."""
+    from finetune.data import load_splits
+
+    if not recipe.data.clean or "train" not in prepared.splits.rows:
+        return []
+    plain = replace(recipe.data, clean=[], augment=None, duplicates="off", leakage="off")
+    before = load_splits(plain, recipe.task.columns(), ("train",)).rows["train"]
+    names = [name for name in recipe.task.columns().texts if name in before.column_names]
+    known = {row_id: number for number, row_id in enumerate(before["row_id"])}
+    lines: list[str] = []
+    for row in prepared.splits.rows["train"]:
+        old = before[known[row["row_id"]]] if row["row_id"] in known else row
+        for name in names:
+            if old[name] != row[name] and len(lines) < 3 * most:
+                lines += [f"\n{row['row_id']} · {name}, as data.clean leaves it", f"- {old[name]}", f"+ {row[name]}"]
+    return lines

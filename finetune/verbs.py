@@ -158,9 +158,9 @@ VERBS = {
     ),
     "check": Verb(
         "finetune.preparation:check",
-        "Read a recipe and its data, and say whether training could start.",
+        "Read a recipe and its data, and say whether training could start, and where personal data stands.",
         ("recipe",),
-        PRINT,
+        {**PRINT, "personal": "FILE.jsonl for every place of personal data or keys: file, line and kind"},
         overrides=True,
     ),
     "preview": Verb(

@@ -1,4 +1,4 @@
-"""What tells of a person, found by its form and its check digits, and replaced by its kind, such as <EMAIL>.
+"""What tells of a person or opens a door, found by its form and check digits, and replaced by its kind (<EMAIL>).
 
 Forms alone: names and addresses are not found, and a form may be met by something else. Every pattern has bounded
 repeats, so that no text takes long.
@@ -43,6 +43,11 @@ ID = re.compile(
     r"|(?P<france>[12] ?\d{2} ?(?:0[1-9]|1[0-2]) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})"
     r"|(?P<spain>\d{8}-?[A-Z])"
     r")(?![\w-])"
+)
+KEY = re.compile(  # of Hugging Face, OpenAI and others, GitHub, AWS, Slack; private keys
+    r"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{24,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|\bxox[abprs]-[A-Za-z0-9-]{20,}|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"
+    r"(?:[\s\S]{0,8000}?-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
 )
 
 
@@ -148,7 +153,12 @@ def _spain(text: str) -> bool:
     return "TRWAGMYFPDXBNJZSQVHLCKE"[int(text[:8]) % 23] == text[-1]
 
 
+def _scrub_key(text: str) -> str:
+    return KEY.sub("<KEY>", text)
+
+
 KINDS: dict[str, Callable[[str], str]] = {  # in the order in which they are looked for: an IBAN is no card
+    "key": _scrub_key,
     "email": _scrub_email,
     "iban": _scrub_iban,
     "id": _scrub_id,
@@ -156,6 +166,18 @@ KINDS: dict[str, Callable[[str], str]] = {  # in the order in which they are loo
     "ip": _scrub_ip,
     "phone": _scrub_phone,
 }
+
+
+def counted(text: str) -> dict[str, int]:
+    """Return how often each kind stands in a text; {} where none does. A place counts for the first kind that fits."""
+    found = {}
+    for kind, scrub in KINDS.items():
+        mark = f"<{kind.upper()}>"
+        after = scrub(text)
+        if after != text:
+            found[kind] = after.count(mark) - text.count(mark)
+            text = after
+    return found
 
 
 def scrubber(told: Any, option: str) -> Callable[[str], str]:

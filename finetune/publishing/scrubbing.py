@@ -6,12 +6,11 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from finetune.editing.private import KEY
+
 ABSOLUTE = re.compile(r"(?:file://|~?/|[A-Za-z]:[\\/]|\.\./).+", re.DOTALL)
 INSIDE = re.compile(r"(?<![\w.:/])(?:/(?:[\w.+@ -]+/)+|[A-Za-z]:\\(?:[\w.+@ -]+\\)+)(?=[\w.-])")  # up to the last name
-SECRET_FORMS = re.compile(  # of Hugging Face, OpenAI and others, GitHub, AWS, Slack; private keys
-    rb"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{24,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
-    rb"|\bxox[abprs]-[A-Za-z0-9-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
+SECRET_FORMS = re.compile(KEY.pattern.encode())
 TOKENS = ("added_tokens_decoder", "chat_template", "extra_special_tokens", "model_specific_special_tokens")  # are text
 
 
