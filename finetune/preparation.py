@@ -174,7 +174,7 @@ def _personal(prepared: Prepared) -> list[Place]:
 
     columns, found = prepared.recipe.task.columns(), []
     for split, rows in prepared.splits.rows.items():
-        names = [name for name in (*columns.texts, columns.target) if name in rows.column_names]
+        names = [name for name in (*columns.texts, columns.target) if name is not None and name in rows.column_names]
         places = personal_places(split, rows["row_id"], {name: rows[name] for name in names}) if names else []
         if names:
             print(told_places(split, rows.num_rows, places))

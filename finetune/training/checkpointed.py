@@ -252,15 +252,13 @@ class Checkpointed(transformers.Trainer):
         # PEFT would ask the Hub whether the base's vocabulary has grown; here it never does.
         adapter = {"save_embedding_layers": False} if hasattr(network, "peft_config") else {}
         with checkpoints.disk(folder, self._bytes_needed()):
-            network.save_pretrained(
-                str(folder), state_dict=state_dict, is_main_process=self.args.should_save, **adapter
-            )
+            main = self.args.should_save
+            network.save_pretrained(str(folder), state_dict=state_dict, is_main_process=main, **adapter)
         if self.args.should_save:
             if adapter:
                 bind(folder, network.get_base_model())
-            (folder / "README.md").unlink(
-                missing_ok=True
-            )  # PEFT's card: a blank form that names a path of this machine
+            # PEFT's card: a blank form that names a path of this machine
+            (folder / "README.md").unlink(missing_ok=True)
             checkpoints.honour_umask(folder)
 
     # ---- reading
@@ -275,11 +273,9 @@ class Checkpointed(transformers.Trainer):
     def _load_best_model(self) -> None:
         path = Path(str(self.state.best_model_checkpoint))
         self._together(lambda: checkpoints.require(path))
-        if self.is_fsdp_enabled:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             with in_shards(self):
                 super()._load_best_model()
-        elif self.is_deepspeed_enabled:
-            super()._load_best_model()
         else:
             saved_state.load_weights(path, self._network)
 

@@ -37,12 +37,15 @@ def load_sharded_optimizer(trainer: Checkpointed, path: Path) -> None:
 
 @contextmanager
 def in_shards(trainer: Checkpointed) -> Iterator[Any]:
-    """Have FSDP write and read shards, whatever the profile asks for at the end; yields its plugin.
+    """Have FSDP write and read shards, whatever the profile asks for at the end; yields its plugin, if there is one.
 
     A profile has one `fsdp_state_dict_type`. FULL_STATE_DICT, for a run that is one whole model, would have rank 0
     gather every checkpoint too, and write it by torch.save.
     """
-    plugin = trainer.accelerator.state.fsdp_plugin
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        yield None
+        return
     names = ("state_dict_type", "state_dict_config", "optim_state_dict_config")
     before = {name: getattr(plugin, name) for name in names}
     for name in names:
