@@ -15,6 +15,7 @@ from finetune import artefact
 from finetune.cli import main
 from finetune.data import read_rows
 from finetune.data.options import DataOptions
+from finetune.reuse import predict
 from finetune.task import Columns
 
 
@@ -59,3 +60,9 @@ def test_a_run_that_was_told_when_to_evaluate_is_evaluated_and_predicts(run: Any
 
     assert evaluate(folder)["test"]["accuracy"].n == 22
     assert len(predict(folder, home / "test.jsonl")) == 22
+
+
+def test_rows_that_share_an_input_are_all_answered(run, home):
+    trained = run("causal-lm", task={"pack": True, "block_size": 64})
+
+    assert 0 < len(predict(trained, home / "test.jsonl")) < 22  # blocks, not rows
