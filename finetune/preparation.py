@@ -39,6 +39,7 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     from finetune.novelty import read_outliers
     from finetune.rewriting import load_rows
     from finetune.tasks.extractor import check_networks
+    from finetune.taught import check_alone
 
     with recipe.train.main_process_first(desc="networks"):
         check_networks(recipe.evaluate)
@@ -54,7 +55,8 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     texts = (lambda: (text for name in learned for text in source[name])) if source else (lambda: iter(()))
     processor = task.load_processor(recipe.model, texts)
     _check_length(recipe)
-    task.check_teacher(processor)
+    task.check_teacher(processor, recipe.model)
+    check_alone(recipe, splits)
     outliers = read_outliers(recipe, processor)
     with recipe.train.main_process_first(desc="tokens"):
         encoded = {name: _encode(recipe, splits, name, rows, processor) for name, rows in splits.rows.items()}

@@ -90,6 +90,10 @@ def _of_model(recipe: Recipe) -> Iterator[str]:
         yield "model.gguf_file is a file inside model.path, and model.path is missing."
     if model.config is not None and not isinstance(model.config.get("model_type"), str):
         yield "model.config.model_type is missing: model.config needs a family, such as gpt2 or bert."
+    if model.layers is not None and model.path is None:
+        yield "model.layers chooses some of the layers of model.path, and model.path is missing."
+    if model.layers is not None and recipe.adapter is not None:
+        yield f"model.layers makes a model of its own, and adapter.peft_type {_kind(recipe.adapter)} keeps the base."
     scratch = model.config is not None and not model.config.get("decoder")  # else its halves are pretrained
     if recipe.adapter is not None and scratch:
         yield f"adapter.peft_type {_kind(recipe.adapter)} adapts weights, and model.config trains from scratch."

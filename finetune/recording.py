@@ -72,8 +72,16 @@ def record(
     answers: dict[str, dict[str, np.ndarray]],
     found: Examination,
     untuned: dict[str, np.ndarray] | None = None,
+    beside: dict[str, Scores] | None = None,
 ) -> None:
-    """Write scores, baselines, predictions of the test split, and what became of the data."""
+    """Write scores, baselines, predictions of the test split, and what became of the data.
+
+    Args:
+        run, prepared, answers: by split.
+        found: by looking at the model as a whole.
+        untuned: answers of the model before training to the split that the run is judged on.
+        beside: scores of other rivals on that split.
+    """
     recipe, inputs = prepared.recipe, {name: each.inputs for name, each in prepared.encoded.items()}
     task, resamples = recipe.task, recipe.evaluate.resamples
     scores: dict[str, Scores] = {name: task.score(each, inputs[name], resamples) for name, each in answers.items()}
@@ -97,7 +105,7 @@ def record(
         )
     if untuned is not None:
         baselines = {**baselines, "untuned": task.untuned(untuned, answers[held], inputs[held], resamples)}
-    artefact.write_scores(run, scores, baselines | found.baselines)
+    artefact.write_scores(run, scores, baselines | (beside or {}) | found.baselines)
     artefact.write_json(
         run / artefact.DATA,
         {

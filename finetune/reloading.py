@@ -118,6 +118,7 @@ def _within(run: Path, recipe: Recipe) -> ModelOptions:
         gguf_file=None,
         sha256=None,
         quantize=None,
+        layers=None,
     )
 
 

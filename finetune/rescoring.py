@@ -62,15 +62,25 @@ def rescored(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: 
 
 
 def full_answers(
-    trainer: Trainer, inputs: Dataset, processor: Processor, most: int | None = None
+    trainer: Trainer,
+    inputs: Dataset,
+    processor: Processor,
+    most: int | None = None,
+    other: PreTrainedModel | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the answers to inputs and, beside them, what the task writes for the first `most` of them."""
+    """Return the answers to inputs and, beside them, what the task writes for the first `most` of them.
+
+    Args:
+        trainer: whose model answers.
+        inputs, processor, most: as above.
+        other: answers instead: a model in evaluation mode, on the trainer's device.
+    """
     task = trainer.task
-    answers = trainer.answers(inputs)
+    answers = trainer.answers(inputs, lambda model, batch: task.answer(other or model, batch))
     if type(task).write is Task.write:
         return answers
     first = inputs if most is None else inputs.select(range(min(most, len(inputs))))
-    return answers | trainer.answers(first, lambda model, batch: task.write(model, processor, batch))
+    return answers | trainer.answers(first, lambda model, batch: task.write(other or model, processor, batch))
 
 
 def trainer_for(recipe: Recipe, model: PreTrainedModel, processor: Processor, run: Path) -> Trainer:

@@ -26,6 +26,7 @@ from finetune.recording import (
     write_samples,
 )
 from finetune.rescoring import full_answers
+from finetune.taught import rivals, teacher_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +89,7 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
     trainer.train(resume_from_checkpoint=not recipe.train.overwrite)
     trained = time.time()
     answers = _answers(prepared, trainer)
+    taught = teacher_answers(prepared, trainer)
     settled = recipe.task.settled(answers, {name: prepared.encoded[name].inputs for name in answers})
     recipe = replace(recipe, task=settled)
     prepared = replace(prepared, recipe=recipe)
@@ -97,7 +99,8 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
     inputs = {name: each.inputs for name, each in prepared.encoded.items()}
     told = examine_novelty(run, recipe, trainer, inputs, prepared.outliers)
     if main:
-        record(run, prepared, answers, examination(prepared, trained_model(trainer)).joined(told), untuned)
+        beside = rivals(prepared, answers, taught)
+        record(run, prepared, answers, examination(prepared, trained_model(trainer)).joined(told), untuned, beside)
         write_history(run, trainer)
         write_environment(run, prepared, trainer, started, trained)
         write_samples(run, "after", after)

@@ -29,7 +29,7 @@ def of_class(cls: type, title: str, chosen_by: tuple[str, str] | None = None) ->
     if chosen_by is not None:
         properties[chosen_by[0]] = {"const": chosen_by[1]}
         required.append(chosen_by[0])
-    for field in dataclasses.fields(cls):
+    for field in sorted(dataclasses.fields(cls), key=lambda each: each.kw_only is True):
         if field.name not in properties and field.init and not field.name.startswith("_"):
             properties[field.name] = _property(field, hints[field.name], comments.get(field.name, ""))
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:

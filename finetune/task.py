@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # torch, transformers and datasets are heavy: a recipe is rea
 
     from finetune.evaluation.options import EvaluateOptions
     from finetune.loading import ModelOptions
+    from finetune.objectives.teaching import Teacher
 
     Processor = Any  # a tokenizer, or the image processor of images
     Batch = dict[str, Any]
@@ -150,13 +151,13 @@ class Task(ABC):
     def probe(self, model: PreTrainedModel, processor: Processor) -> None:
         """Raise UserError when this model cannot do what the options ask, seen by trying it on a few tokens."""
 
-    def check_teacher(self, processor: Processor) -> None:
+    def check_teacher(self, processor: Processor, model: ModelOptions) -> None:
         """Raise UserError, before a weight is loaded, when the model to learn from cannot be asked these inputs."""
 
-    def load_teacher(self, processor: Processor) -> PreTrainedModel | None:
+    def load_teacher(self, processor: Processor) -> Teacher | None:
         """Return the model to learn from beside the targets, or None where the options name none.
 
-        Batches for `loss` then hold what `logits` is with it, under "teacher".
+        `divergence` then says how far its answers lie from those of the model that learns.
         """
         return None
 
@@ -172,8 +173,11 @@ class Task(ABC):
         class weights and packing share one rule.
         """
 
-    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
-        """Return how far the answers of two outputs of `loss` lie apart, summed over the batch's targets, in nats."""
+    def divergence(self, one: Any, other: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """Return how far the answers of two outputs of `loss` lie apart: KL(one || other) at a temperature, times T².
+
+        Summed over the batch's targets as `loss` is, with the weights that they have there; in nats.
+        """
         raise UserError(f"task.kind: {self.kind} has no answers to hold against each other.")
 
     @abstractmethod

@@ -59,6 +59,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tiny.save_decoder(folder / family, family)
     tiny.save_decoder(folder / "gpt2-dropout", "gpt2", dropout=0.1)
     tiny.save_decoder(folder / "gpt2-long", "gpt2", positions=160)
+    tiny.save_decoder(folder / "gpt2-wide", "gpt2", width=48, layers=4)
+    tiny.save_teacher(folder / "teacher-tags", folder / "bert", "TokenClassification", tiny.TAGS)
     tiny.save_seq2seq(folder / "bart")
     for name, count, seed in (("train", 64, 1), ("validation", 18, 2), ("test", 22, 3)):
         tiny.write_rows(folder / f"{name}.jsonl", tiny.sentences(count, seed))

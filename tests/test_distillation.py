@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy.special import expit, rel_entr, softmax
 
 from finetune.errors import UserError
 from finetune.objectives.distillation import Distillation, divergence
+from finetune.objectives.teaching import Lesson
 from finetune.tasks.text_classification import TextClassification
 
 
@@ -64,11 +66,10 @@ def test_the_loss_shares_itself_between_targets_and_teacher_whatever_a_row_weigh
     )
     student, teacher, labels = logits(1, 4, 2).float(), logits(2, 4, 2).float(), torch.tensor([0, 1, 1, 0])
 
-    class Model:
-        def __call__(self, **_):
-            return type("Outputs", (), {"logits": student})
+    def model(**_):
+        return SimpleNamespace(logits=student)
 
-    total, _ = task.loss(Model(), {"labels": labels, "teacher": teacher})
+    total, _ = Lesson(task, SimpleNamespace(logits=teacher)).loss(model, {"labels": labels})
     each = torch.ones(4) if weights is None else torch.tensor([3.0, 0.5, 0.5, 3.0])
     hard = torch.nn.functional.cross_entropy(student, labels, reduction="none")
     torch.testing.assert_close(total, (each * (0.7 * hard + 0.3 * divergence(student, teacher, 2.0))).sum())

@@ -41,6 +41,7 @@ LAYERS = (
         "showing",
         "soups",
         "sweeping",
+        "taught",
         "writing",
     ),
     (

@@ -11,6 +11,8 @@ from typing import Any
 GOOD = ["good", "fine", "warm", "bright", "kind", "brave", "sweet", "clever"]
 BAD = ["bad", "cold", "dull", "cruel", "sour", "weak", "bitter", "slow"]
 FILLER = ["the", "film", "a", "story", "its", "actors", "this", "scene", "my", "evening", "was", "felt", "music"]
+LABELS = ("negative", "positive")
+TAGS = ("O", "B-BLAME", "I-BLAME", "B-PRAISE", "I-PRAISE")
 
 
 def sentences(count: int, seed: int) -> list[dict[str, str]]:
@@ -76,7 +78,7 @@ def write_images(path: Path, count: int, seed: int) -> Path:
     return path
 
 
-def save_encoder(folder: Path, family: str = "bert") -> Path:
+def save_encoder(folder: Path, family: str = "bert", seed: int = 0) -> Path:
     """Save a randomly initialised encoder of two layers with a word-piece-like tokenizer of its own."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -95,7 +97,7 @@ def save_encoder(folder: Path, family: str = "bert") -> Path:
         tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
         mask_token="[MASK]", model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )  # fmt: skip
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = AutoConfig.for_model(
         family, vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=64, pad_token_id=0, hidden_dropout_prob=0.0,
@@ -106,21 +108,25 @@ def save_encoder(folder: Path, family: str = "bert") -> Path:
     return folder
 
 
-def save_teacher(folder: Path, encoder: Path) -> Path:
+def save_teacher(
+    folder: Path, encoder: Path, kind: str = "SequenceClassification", labels: tuple[str, ...] = LABELS
+) -> Path:
     """Save a classifier of the tiny labels on a tiny encoder; its head is random, and large enough to be of a mind."""
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    import transformers
 
     torch.manual_seed(1)
-    model = AutoModelForSequenceClassification.from_pretrained(encoder, id2label={0: "negative", 1: "positive"})
+    model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(encoder, id2label=dict(enumerate(labels)))
     torch.nn.init.normal_(model.classifier.weight, std=1.0)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
     return folder
 
 
-def save_decoder(folder: Path, family: str = "gpt2", dropout: float = 0.0, positions: int = 64) -> Path:
-    """Save a randomly initialised decoder of two layers with a byte-level tokenizer."""
+def save_decoder(
+    folder: Path, family: str = "gpt2", dropout: float = 0.0, positions: int = 64, width: int = 32, layers: int = 2
+) -> Path:
+    """Save a randomly initialised decoder with a byte-level tokenizer; width and layers are those of GPT-2."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -128,7 +134,7 @@ def save_decoder(folder: Path, family: str = "gpt2", dropout: float = 0.0, posit
 
     tokenizer = train_tokenizer(iter(()), vocab_size=257)
     sizes: dict[str, Any] = {
-        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": positions,
+        "gpt2": {"n_embd": width, "n_layer": layers, "n_head": 2, "n_positions": positions,
                  "resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout},
         "opt": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64,
                 "max_position_embeddings": 64, "word_embed_proj_dim": 32, "dropout": dropout},
@@ -176,22 +182,28 @@ SGD = {
     "per_device_train_batch_size": 16, "num_train_epochs": 1, "eval_strategy": "no", "save_strategy": "no",
     "logging_steps": 1, "load_best_model_at_end": False,
 }  # fmt: skip
+SEQ2SEQ = {"kind": "seq2seq", "source": "text", "target": "label", "max_source_length": 80, "max_target_length": 12}
+CHAT = {"kind": "chat", "template": "plain", "block_size": 150, "max_new_tokens": 8, "prompts": ["a good film"]}
 EVALUATE = {"resamples": 100, "reload": "same", "baselines": False, "reference_rows": 4}
 
 # One tiny recipe a task: every test that runs over all tasks takes it from here. "model" is a folder of the fixture
 # `home`, or the options of a model from scratch; "rows" is "{}.jsonl" unless given, with the split's name filled in;
-# "adapters" says with which of ADAPTERS it can be trained; "data", "train" and "evaluate" are put over the defaults.
+# "adapters" says with which of ADAPTERS it can be trained, "distill" by which teacher, a folder of `home` too; "data",
+# "train" and "evaluate" are put over the defaults.
 TASKS: dict[str, dict[str, Any]] = {
     "text-classification": {
         "task": {"kind": "text-classification", "max_length": 32},
         "model": "bert",
         "adapters": ("whole", "lora", "distilled", "regularised"),
+        "distill": {"teacher": "teacher"},
     },
     "token-classification": {
         "task": {"kind": "token-classification", "max_length": 16},
         "model": "bert",
         "rows": "{}-tags.jsonl",
         "data": {"on_long": "window"},
+        "adapters": ("whole", "lora", "distilled"),
+        "distill": {"teacher": "teacher-tags"},
     },
     "question-answering": {
         "task": {"kind": "question-answering", "max_length": 16, "stride": 4, "max_answer_length": 4},
@@ -214,25 +226,15 @@ TASKS: dict[str, dict[str, Any]] = {
     "causal-lm": {
         "task": {"kind": "causal-lm", "block_size": 32, "sample_tokens": 5, "pack": False},
         "model": "gpt2",
+        "adapters": ("whole", "lora", "distilled"),
+        "distill": {"teacher": "gpt2-wide", "hidden": {"weight": 0.5}},
     },
     "seq2seq": {
-        "task": {
-            "kind": "seq2seq",
-            "source": "text",
-            "target": "label",
-            "max_source_length": 80,
-            "max_target_length": 12,
-        },
+        "task": SEQ2SEQ,
         "model": "bart",
     },
     "chat": {
-        "task": {
-            "kind": "chat",
-            "template": "plain",
-            "block_size": 150,
-            "max_new_tokens": 8,
-            "prompts": ["a good film"],
-        },
+        "task": CHAT,
         "data": {"columns": {"prompt": "text", "completion": "label"}},
         "model": "gpt2-long",
     },
@@ -283,7 +285,8 @@ def sections(home: Path, output_dir: Path, kind: str, adapter: str) -> dict[str,
         "evaluate": {**EVALUATE, **given.get("evaluate", {})},
     }  # fmt: skip
     if adapter == "distilled":
-        made["task"]["distill"] = {"teacher": str(home / "teacher"), "temperature": 3.0, "alpha": 0.7}
+        made["task"]["distill"] = {"temperature": 3.0, "alpha": 0.7, **given["distill"]}
+        made["task"]["distill"]["teacher"] = str(home / given["distill"]["teacher"])
     if adapter == "paired":
         made["task"]["next_sentence"] = True
         made["data"] |= {name: str(home / f"{name}-documents.jsonl") for name in ("train", "validation", "test")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -163,7 +163,7 @@ def _keep(whole: Whole, blocks: list[structure.Block], count: int, importance: s
     if importance == "magnitude":
         scores = {block.name: structure.magnitude(block) for block in blocks}
     else:
-        task = replace(whole.recipe.task, **({"distill": None} if hasattr(whole.recipe.task, "distill") else {}))
+        task = whole.recipe.task
         whole.model.requires_grad_(True).to(whole.recipe.train.device)  # type: ignore[arg-type]  # a decorated stub
         scores = structure.taylor(blocks, lambda batch: task.loss(whole.model, batch)[0], _training_batches(whole))
         whole.model.zero_grad()

@@ -35,6 +35,7 @@ NAMES = {
     "answer_f1": "F1 of the answers",
     "answered_answer_f1": "F1 where there is an answer",
     "answered_exact_match": "exact match where there is an answer",
+    "alone": "the same student alone",
     "auroc": "AUROC",
     "bits_per_byte": "bits per byte",
     "bits_per_dim": "bits per dimension",
@@ -82,6 +83,7 @@ NAMES = {
     "swd": "sliced Wasserstein distance",
     "majority": "majority class",
     "mean": "mean of train",
+    "teacher": "its teacher",
     "tfidf": "TF-IDF + linear model",
     "unigram": "unigram frequencies",
     "untuned": "the model before training",
@@ -130,7 +132,7 @@ def lead(own: dict[str, Any], split: str | None, baselines: dict[str, Any]) -> s
         return f"{told} is {number(score['value'])}{spread}.{beside}"
     unit = "inputs" if name in ("nll", "perplexity") else "rows"  # of a language model: blocks of tokens
     told = f"On {score['n']:,} {split} {unit}, {named(name)} is {number(score['value'])}{spread}."
-    rivals = [rival for rival, held in baselines.items() if f"{name}_gap" in held]
+    rivals = [rival for rival, held in baselines.items() if f"{name}_gap" in held and rival != "teacher"]
     if not rivals:
         return told
     strongest = max(rivals, key=lambda rival: sign * baselines[rival][name]["value"])

@@ -20,4 +20,5 @@ class ModelOptions:
     tokenizer: str | None = None  # another source for the tokenizer than `path`
     # The frozen base in 4 or 8 bits by bitsandbytes, for an adapter to be trained on (QLoRA: nf4); None: as it is.
     quantize: Literal["nf4", "fp4", "int8"] | None = None
+    layers: int | None = None  # so many of its layers, at equal distances from the first to the last, and no others
     sha256: str | None = None  # expected digest of model.safetensors (or of the GGUF file), checked before use

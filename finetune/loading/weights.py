@@ -11,6 +11,7 @@ from finetune.errors import UserError
 from finetune.foreign.adapters import mark_source
 from finetune.foreign.bounds import check_generation
 from finetune.loading.failures import one_line, quiet
+from finetune.loading.layers import keep_layers
 from finetune.loading.merged import ADAPTER_WEIGHTS, base_options, holds_adapter, merge
 from finetune.loading.options import ModelOptions
 from finetune.loading.proportions import check_described, check_layers, files_of
@@ -50,6 +51,9 @@ def load_pretrained(
     model, new, sizes = _read(source, options, auto_class, config)
     _say_sizes(new, sizes, options)
     _check_finite(model, options)
+    if options.layers is not None:
+        model, said = keep_layers(model, options.layers, str(options.path))
+        _say(said)
     model.config._commit_hash = source.commit  # transformers leaves this name out of config.json
     return model, new
 

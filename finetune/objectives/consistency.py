@@ -1,4 +1,4 @@
-"""How far two answers to the same inputs lie apart, over the targets alone: what R-Drop makes small."""
+"""How far two answers to the same inputs lie apart, over the targets alone: what R-Drop and distillation make small."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ IGNORED = -100  # the label of what is no target
 
 
 def apart(
-    one: Tensor, other: Tensor, labels: Tensor, problem: Literal["single", "multi", "regression"] = "single"
+    one: Tensor,
+    other: Tensor,
+    labels: Tensor,
+    problem: Literal["single", "multi", "regression"] = "single",
+    temperature: float = 1.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the divergence of one answer from the other, summed over targets: a scalar, in nats.
+    """Return the divergence of one answer from the other, times T², summed over targets: a scalar, in nats.
 
     Args:
         one, other: logits, shape (batch, classes), or (batch, length, classes) of tokens.
         labels: shape (batch, …); with a token's logits, places of IGNORED are left out.
-        problem: see `finetune.objectives.distillation.divergence`.
+        problem, temperature: see `finetune.objectives.distillation.divergence`.
+        weights: of each label, as in the loss on the targets; shape (classes,).
     """
-    each = divergence(other.float(), one.float(), 1.0, problem)
-    return each[labels != IGNORED].sum() if each.shape == labels.shape else each.sum()
+    one, other = one.float(), other.float()
+    if other.dim() == 3:  # the places that are no targets cost nothing
+        there = labels != IGNORED
+        one, other, labels = one[there], other[there], labels[there]
+    each = divergence(other, one, temperature, problem)
+    return each.sum() if weights is None else (each * weights[labels]).sum()

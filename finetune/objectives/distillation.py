@@ -12,6 +12,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Hidden:
+    """Learn what the teacher's layers hold too (TinyBERT: Jiao et al. 2020, arXiv:1909.10351, equation 8).
+
+    Its layers lie at equal distances in the teacher's. Where the two are not equally wide, a linear layer leads from
+    one to the other; it is trained with the student, and no part of what is saved.
+    """
+
+    weight: float = 1.0  # of the mean squared distance, which is added to the loss
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise UserError(f"task.distill.hidden.weight is {self.weight}; give a number above 0, or leave hidden out")
+
+
+@dataclass(frozen=True)
 class Distillation:
     """Learn from the answers of a teacher too: (1 - alpha) x loss on the targets + alpha x T² x divergence."""
 
@@ -19,6 +34,8 @@ class Distillation:
     temperature: float = 2.0  # T: divides the logits of both; above 1, what the teacher holds for unlikely counts more
     alpha: float = 0.5  # share of the teacher in the loss, 0 to 1
     revision: str | None = None  # of a teacher on the Hub: a commit, tag or branch
+    hidden: Hidden | None = None  # match the layers too, in training alone; widths may differ
+    alone: str | None = None  # the run of the same student without a teacher, to be held against on the same test rows
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -27,7 +44,7 @@ class Distillation:
             raise UserError(f"task.distill.temperature is {self.temperature}; give a number above 0, such as 2")
 
     def blended(self, hard: Tensor, soft: Tensor) -> Tensor:
-        """Return the loss of both: `hard` on the targets, `soft` on the teacher's answers, summed over the same rows.
+        """Return the loss of both: `hard` on the targets, `soft` (with its T²) on the teacher's answers; sums.
 
         Both are divided by the step's one weight afterwards, so the shares hold however rows fall into batches.
         """

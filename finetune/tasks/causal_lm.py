@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.errors import UserError
 from finetune.objectives.consistency import apart
-from finetune.task import Columns, Encoded, Scores, Task, Usage
+from finetune.task import Columns, Encoded, Scores, Usage
 from finetune.tasks.blocks import encode_documents
 from finetune.tasks.lengths import AS_TEXT
+from finetune.tasks.teachers import Taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ TOGETHER = 16  # texts that are drawn at once
 
 
 @dataclass(frozen=True)
-class CausalLM(Task):
+class CausalLM(Taught):
     """The next token of a text.
 
     `labels` are next-token targets, already shifted: labels[t] is the token that must follow input_ids[t], so a block
@@ -115,8 +116,8 @@ class CausalLM(Task):
         outputs = self._forward(model, batch)
         return _token_losses(outputs.logits, batch["labels"]).sum(), outputs
 
-    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
-        return apart(one.logits, other.logits, batch["labels"])
+    def divergence(self, one: Any, other: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+        return apart(one.logits, other.logits, batch["labels"], temperature=temperature)
 
     def _forward(self, model: PreTrainedModel, batch: Batch) -> Any:
         from accelerate.utils import extract_model_from_parallel

@@ -8,9 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
-from finetune.task import Columns, Encoded, Scores, Task, Usage
+from finetune.objectives.consistency import apart
+from finetune.task import Columns, Encoded, Scores, Usage
 from finetune.tasks.causal_lm import CausalLM, _collate, _token_losses
 from finetune.tasks.conversations import COLUMN, NAMES, PARTS, layout_of, turns_of
+from finetune.tasks.teachers import Taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +28,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Chat(Task):
+class Chat(Taught):
     """The assistant's turns of conversations: of prompt and completion, Alpaca, ShareGPT or messages.
 
     Which of them a row is, is seen from its columns. The chat template is the tokenizer's own, or a simple one by its
@@ -155,6 +157,9 @@ class Chat(Task):
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
         outputs = self._reader._forward(model, batch)
         return _token_losses(outputs.logits, batch["labels"]).sum(), outputs
+
+    def divergence(self, one: Any, other: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+        return apart(one.logits, other.logits, batch["labels"], temperature=temperature)
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         return self._reader.logits(model, batch)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
 from finetune.objectives.consistency import apart
-from finetune.task import Columns, Encoded, Examination, Picture, Scores, Task, Usage
+from finetune.task import Columns, Encoded, Examination, Picture, Scores, Usage
 from finetune.tasks import labels as label_rules
 from finetune.tasks.images import Collate, array_of, encode_images, flipped, normalisation, resolve_shape
+from finetune.tasks.teachers import Taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ SIDE = 56  # pixels, at least, of an image in it
 
 
 @dataclass(frozen=True)
-class ImageClassification(Task):
+class ImageClassification(Taught):
     """A label for an image, by any image classifier of transformers or by a small one from scratch."""
 
     image: str = "image"  # the column of the image
@@ -145,9 +146,8 @@ class ImageClassification(Task):
         import torch
 
         labels = batch["labels"]
-        if self.class_weights is None:
-            return torch.tensor(float(len(labels)), device=labels.device)
-        return label_rules.weight_tensor(self.class_weights, self.labels, labels.device)[labels].sum()
+        weights = self.label_weights(labels)
+        return torch.tensor(float(len(labels)), device=labels.device) if weights is None else weights[labels].sum()
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
         pixels = (
@@ -155,13 +155,12 @@ class ImageClassification(Task):
         )
         outputs = model(pixel_values=pixels)
         logits = outputs.logits.float()
-        weights = None
-        if self.class_weights is not None:
-            weights = label_rules.weight_tensor(self.class_weights, self.labels, logits.device)
+        weights = self.label_weights(batch["labels"])
         return label_rules.summed_loss(logits, batch["labels"], "single", weights, self.label_smoothing), outputs
 
-    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
-        return apart(one.logits, other.logits, batch["labels"])
+    def divergence(self, one: Any, other: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+        labels = batch["labels"]
+        return apart(one.logits, other.logits, labels, "single", temperature, self.label_weights(labels))
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         return model(pixel_values=batch["pixel_values"]).logits.float()

@@ -8,11 +8,11 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.errors import UserError
-from finetune.task import Columns, Encoded, Examination, Scores, Task, Usage
+from finetune.task import Columns, Encoded, Examination, Scores, Usage
+from finetune.tasks import next_sentence as pairs
 from finetune.tasks.masked_texts import MaskedTexts, collate_masked
 from finetune.tasks.masking import FREE, Masking, inner, predicting_at
-from finetune.tasks.next_sentence import SentencePairs, load_kind, next_answers, next_losses, next_scores, next_told
-from finetune.tasks.next_sentence import said_of_tokens as said_of
+from finetune.tasks.teachers import Taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MaskedLM(Task):
+class MaskedLM(Taught):
     """The words that are hidden in a text.
 
     What is hidden is drawn anew at every step, from a hash of seed, step and row, and is the same at every evaluation:
@@ -95,7 +95,7 @@ class MaskedLM(Task):
 
     def encode(self, rows: Dataset, processor: PreTrainedTokenizerBase, on_long: str) -> Encoded:
         if self.next_sentence:
-            return SentencePairs(processor, self.text, self.block_size, self.whole_word, on_long).encode(rows)
+            return pairs.SentencePairs(processor, self.text, self.block_size, self.whole_word, on_long).encode(rows)
         return MaskedTexts(processor, self.text, self.block_size, self.pack, self.whole_word, on_long).encode(rows)
 
     def shown_target(self, example: dict[str, Any], processor: PreTrainedTokenizerBase) -> str:
@@ -115,7 +115,8 @@ class MaskedLM(Task):
 
         scratch = {"vocab_size": len(processor), "pad_token_id": processor.pad_token_id}
         config = load_config(model, **({} if model.path else scratch))
-        network, new = load_pretrained(model, load_kind(model) if self.next_sentence else AutoModelForMaskedLM, config)
+        kind = pairs.load_kind(model) if self.next_sentence else AutoModelForMaskedLM
+        network, new = load_pretrained(model, kind, config)
         set_padding(network, processor)
         return network, new
 
@@ -144,7 +145,7 @@ class MaskedLM(Task):
         return Masking(self.mask_probability, mask_id, vocabulary)(batch)
 
     def weight(self, batch: Batch) -> Tensor:
-        return (self._masked(batch)[1] != -100).sum()
+        return self.row_weights(batch).sum()
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
         from torch.nn import functional as F
@@ -154,16 +155,23 @@ class MaskedLM(Task):
         logits, outputs = self._predicted(model, batch, ids, places)
         total = F.cross_entropy(logits, labels[places], reduction="sum")
         if self.next_sentence:  # the sum of BERT's two means, where pairs have as many hidden tokens
-            total = total + (places.sum(dim=1) * next_losses(outputs, batch)).sum()
+            total = total + (places.sum(dim=1) * pairs.next_losses(outputs, batch)).sum()
         return total, outputs
+
+    def divergence(self, one: Any, other: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+        return pairs.told_apart(one, other, self._masked(batch)[1] != -100, temperature)
+
+    def row_weights(self, batch: Batch) -> Tensor:
+        return (self._masked(batch)[1] != -100).sum(dim=1)
+
+    def read_places(self, batch: Batch) -> Tensor:
+        return batch["units"] != FREE
 
     def _predicted(self, model: PreTrainedModel, batch: Batch, ids: Tensor, places: Tensor) -> tuple[Tensor, Any]:
         """Return (fp32 logits at the places, shape (places, vocabulary); the outputs)."""
-        with predicting_at(model, places) as alone:
+        with predicting_at(model, places):
             outputs = self._forward(model, batch, ids)
-        logits = said_of(outputs)
-        logits = logits[0] if alone else logits[places]
-        return logits.float(), outputs
+        return pairs.said_at(outputs, places), outputs
 
     def _forward(self, model: PreTrainedModel, batch: Batch, ids: Tensor) -> Any:
         from finetune.loading import first_position
@@ -187,9 +195,8 @@ class MaskedLM(Task):
         import torch
 
         outputs = self._forward(model, batch, batch["input_ids"])
-        logits = said_of(outputs)
         first = (batch["units"] != FREE).int().argmax(dim=1)
-        logits = logits[range(len(logits)), first].float()
+        logits = pairs.said_of_tokens(outputs)[range(len(first)), first].float()
         return torch.cat((logits, outputs.seq_relationship_logits.float()), dim=1) if self.next_sentence else logits
 
     def answer(self, model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
@@ -203,30 +210,27 @@ class MaskedLM(Task):
         cost[places] = F.cross_entropy(logits, labels[places], reduction="none").double()
         said = torch.full_like(labels, -100)
         said[places] = logits.argmax(dim=1)
-        right = ((said == labels) & places).sum(dim=1)
         # 0 is what shorter batches are filled with: the ids are counted from 1
         return {
             "nll": cost.sum(dim=1),
             "tokens": places.sum(dim=1),
-            "right": right,
+            "right": ((said == labels) & places).sum(dim=1),
             "hidden": (labels + 1).clamp(min=0),
-            **(next_answers(outputs, batch) if self.next_sentence else {}),
+            **(pairs.next_answers(outputs, batch) if self.next_sentence else {}),
         }
 
     def score(self, answers: Answers, inputs: Dataset, resamples: int = 0) -> Scores:
         from finetune.evaluation.masked import masked_scores
 
         scores = masked_scores(answers["nll"], answers["right"], answers["tokens"], resamples)
-        return scores | (next_scores(answers, resamples) if self.next_sentence else {})
+        return scores | (pairs.next_scores(answers, resamples) if self.next_sentence else {})
 
     def predictions(self, answers: Answers, inputs: Dataset, rows: Dataset) -> Dataset:
         from datasets import Dataset as Table
 
         tokens = answers["tokens"].astype(int)
-        shown: dict[str, Any] = {}
-        if self.next_sentence:
-            shown = next_told(answers, inputs)
-        elif not self.pack:
+        shown: dict[str, Any] = pairs.next_told(answers, inputs) if self.next_sentence else {}
+        if not (self.next_sentence or self.pack):
             shown = {"text": [rows[number][self.text] for number in inputs["row"]]}
         return Table.from_dict(
             {

@@ -58,6 +58,24 @@ def said_of_tokens(outputs: Any) -> Tensor:
     return outputs.prediction_logits if both else outputs.logits
 
 
+def said_at(outputs: Any, places: Tensor) -> Tensor:
+    """Return the fp32 logits of the hidden tokens, shape (places, vocabulary), whether others were told too or not."""
+    logits = said_of_tokens(outputs)
+    return (logits[places] if logits.shape[:2] == places.shape else logits[0]).float()
+
+
+def told_apart(one: Any, other: Any, places: Tensor, temperature: float) -> Tensor:
+    """Return how far two models' words for hidden tokens, and for pairs, lie apart; a pair weighs as in the loss."""
+    from finetune.objectives.consistency import apart
+    from finetune.objectives.distillation import divergence
+
+    total = apart(said_at(one, places), said_at(other, places), places, temperature=temperature)
+    if "seq_relationship_logits" not in one:
+        return total
+    pairs = divergence(other.seq_relationship_logits.float(), one.seq_relationship_logits.float(), temperature)
+    return total + (places.sum(dim=1) * pairs).sum()
+
+
 def next_losses(outputs: Any, batch: Batch) -> Tensor:
     """Return the cross entropy of each pair's target in nats, shape (batch,)."""
     from torch.nn import functional as F

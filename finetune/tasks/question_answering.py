@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.errors import UserError
-from finetune.task import Columns, Encoded, Scores, Task, Usage
+from finetune.objectives.consistency import apart
+from finetune.task import Columns, Encoded, Scores, Usage
+from finetune.tasks.teachers import Taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class QuestionAnswering(Task):
+class QuestionAnswering(Taught):
     """The answer to a question, as a part of a text.
 
     The score of a part is the logit of its first token as a beginning plus that of its last as an end. Where rows may
@@ -169,6 +171,11 @@ class QuestionAnswering(Task):
 
         outputs = model(**_read(batch))
         return part_losses(outputs, batch).sum(), outputs
+
+    def divergence(self, one: Any, other: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+        from finetune.tasks.question_parts import of_places
+
+        return apart(of_places(one, batch), of_places(other, batch), batch["labels"], temperature=temperature)
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         import torch

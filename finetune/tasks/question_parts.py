@@ -35,12 +35,16 @@ def part_losses(outputs: Any, batch: Batch) -> Tensor:
     """
     from torch.nn import functional as F
 
-    nothing, labels = batch["attention_mask"] == 0, batch["labels"]
-    first, last = (
-        F.cross_entropy(each.float().masked_fill(nothing, IMPOSSIBLE), to, reduction="none", ignore_index=-100)
-        for each, to in ((outputs.start_logits, labels[:, 0]), (outputs.end_logits, labels[:, 1]))
-    )
-    return first + last
+    logits = of_places(outputs, batch).transpose(1, 2)
+    return F.cross_entropy(logits, batch["labels"], reduction="none", ignore_index=-100).sum(dim=1)
+
+
+def of_places(outputs: Any, batch: Batch) -> Tensor:
+    """Return the logits of beginning and end, shape (batch, 2, length), out of reach at padding."""
+    import torch
+
+    both = torch.stack([outputs.start_logits, outputs.end_logits], dim=1).float()
+    return both.masked_fill(batch["attention_mask"][:, None] == 0, IMPOSSIBLE)
 
 
 def best_parts(start: Tensor, end: Tensor, allowed: Tensor, longest: int, count: int) -> dict[str, Tensor]:

@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
-from finetune.task import Columns, Encoded, Scores, Task, Usage
+from finetune.objectives.consistency import apart
+from finetune.task import Columns, Encoded, Scores, Usage
+from finetune.tasks.teachers import Taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Seq2Seq(Task):
+class Seq2Seq(Taught):
     """A text for a text. Losses are nats a token of the target, its end included.
 
     The decoder reads the target shifted by the model's own rule; padding is told by length, so the end is learned where
@@ -137,6 +139,9 @@ class Seq2Seq(Task):
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
         outputs = _forward(model, batch)
         return _token_losses(outputs.logits, batch["labels"], self.label_smoothing).sum(), outputs
+
+    def divergence(self, one: Any, other: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+        return apart(one.logits, other.logits, batch["labels"], temperature=temperature)
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         from finetune.training.batching import IGNORED

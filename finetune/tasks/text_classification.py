@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
-from finetune.objectives import Distillation
 from finetune.objectives.consistency import apart
-from finetune.task import Columns, Encoded, Scores, Task, Usage
+from finetune.task import Columns, Encoded, Scores, Usage
 from finetune.tasks import labels as label_rules
 from finetune.tasks.lengths import encode_texts
+from finetune.tasks.teachers import Taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TextClassification(Task):
+class TextClassification(Taught):
     """A label, several labels or a number for a text, or for a pair of texts."""
 
     text: str = "text"  # the column of the text
@@ -38,9 +38,7 @@ class TextClassification(Task):
     problem: Literal["single", "multi", "regression"] | None = None  # read off the labels when left out
     labels: tuple[str, ...] | None = None  # names in the order of their ids; read off the training rows when left out
     class_weights: Literal["auto"] | dict[str, float] | None = None  # auto: n / (classes x count of the class)
-
     label_smoothing: float = 0.0  # share of a target that goes to all labels alike (Szegedy et al. 2016)
-    distill: Distillation | None = None  # learn from another model's answers too
 
     kind: ClassVar[str] = "text-classification"
 
@@ -155,42 +153,23 @@ class TextClassification(Task):
         set_padding(network, processor)
         return network, new
 
-    def check_teacher(self, processor: PreTrainedTokenizerBase) -> None:
-        from finetune.tasks.teachers import check_teacher
-
-        if self.distill is not None:
-            check_teacher(self, self.distill, processor)
-
-    def load_teacher(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel | None:
-        from finetune.tasks.teachers import load_teacher
-
-        return None if self.distill is None else load_teacher(self, self.distill, processor)
-
     def weight(self, batch: Batch) -> Tensor:
         import torch
 
         labels = batch["labels"]
-        if self.class_weights is None:
-            return torch.tensor(float(len(labels)), device=labels.device)
-        return label_rules.weight_tensor(self.class_weights, self.labels, labels.device)[labels].sum()
+        weights = self.label_weights(labels)
+        return torch.tensor(float(len(labels)), device=labels.device) if weights is None else weights[labels].sum()
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
-        from finetune.objectives.distillation import divergence
-
         labels = batch["labels"]
         outputs = model(**_read(batch))
+        weights = self.label_weights(labels)
         logits = outputs.logits.float()
-        weights = None  # of each label; a row weighs the same in what it is held against
-        if self.class_weights is not None:
-            weights = label_rules.weight_tensor(self.class_weights, self.labels, logits.device)
-        hard = label_rules.summed_loss(logits, labels, self._problem, weights, self.label_smoothing)
-        if self.distill is None:
-            return hard, outputs
-        soft = divergence(logits, batch["teacher"], self.distill.temperature, self._problem)
-        return self.distill.blended(hard, (soft if weights is None else soft * weights[labels]).sum()), outputs
+        return label_rules.summed_loss(logits, labels, self._problem, weights, self.label_smoothing), outputs
 
-    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
-        return apart(one.logits, other.logits, batch["labels"], self._problem)
+    def divergence(self, one: Any, other: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+        labels = batch["labels"]
+        return apart(one.logits, other.logits, labels, self._problem, temperature, self.label_weights(labels))
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         return model(**_read(batch)).logits.float()
@@ -279,8 +258,8 @@ def _collate(inputs: list[dict[str, Any]], pad_id: int, float_targets: bool) -> 
 
 
 def _read(batch: Batch) -> Batch:
-    """Return what of a batch the model reads: neither the targets nor what a teacher says."""
-    return {name: value for name, value in batch.items() if name not in ("labels", "teacher")}
+    """Return what of a batch the model reads."""
+    return {name: value for name, value in batch.items() if name != "labels"}
 
 
 def _row_numbers(inputs: Dataset) -> tuple[list[int], np.ndarray]:

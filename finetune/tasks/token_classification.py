@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.errors import UserError
 from finetune.objectives.consistency import apart
-from finetune.task import Columns, Encoded, Scores, Task, Usage
+from finetune.task import Columns, Encoded, Scores, Usage
 from finetune.tasks import labels as label_rules
 from finetune.tasks import tag_schemes, tagged_words
 from finetune.tasks.tag_schemes import Scheme
+from finetune.tasks.teachers import Taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TokenClassification(Task):
+class TokenClassification(Taught):
     """A tag for every word; tags in IOB1, IOB2, IOBES or BILOU name spans, others are labels of words.
 
     A word has the tag of its first sub-word. Spans are learned and scored as IOB2.
@@ -177,19 +178,17 @@ class TokenClassification(Task):
     def weight(self, batch: Batch) -> Tensor:
         labels = batch["labels"]
         real = labels[labels >= 0]
-        if self.class_weights is None:
-            return (labels >= 0).sum()
-        return label_rules.weight_tensor(self.class_weights, self.labels, labels.device)[real].sum()
+        weights = self.label_weights(labels)
+        return (labels >= 0).sum() if weights is None else weights[real].sum()
 
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Any]:
         outputs = model(**_read(batch))
-        weights = None
-        if self.class_weights is not None:
-            weights = label_rules.weight_tensor(self.class_weights, self.labels, outputs.logits.device)
+        weights = self.label_weights(batch["labels"])
         return _token_losses(outputs.logits, batch["labels"], weights).sum(), outputs
 
-    def divergence(self, one: Any, other: Any, batch: Batch) -> Tensor:
-        return apart(one.logits, other.logits, batch["labels"])
+    def divergence(self, one: Any, other: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+        labels = batch["labels"]
+        return apart(one.logits, other.logits, labels, temperature=temperature, weights=self.label_weights(labels))
 
     def logits(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         logits = model(**_read(batch)).logits.float()

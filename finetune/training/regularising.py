@@ -14,6 +14,7 @@ from finetune.task import Task
 from finetune.training.param_groups import freeze
 
 if TYPE_CHECKING:
+    from finetune.objectives.teaching import Lesson
     from finetune.task import Batch
     from finetune.training.options import TrainOptions
 
@@ -39,7 +40,7 @@ def prepare(args: TrainOptions, task: Task, model: Any) -> None:
             raise UserError(f"train.adversarial moves token embeddings, and {task.kind} has none here. Leave it out.")
 
 
-def loss(args: TrainOptions, task: Task, model: Any, batch: Batch) -> tuple[Tensor, Any]:
+def loss(args: TrainOptions, task: Task | Lesson, model: Any, batch: Batch) -> tuple[Tensor, Any]:
     """Return (loss summed over the batch's targets, outputs) as `Task.loss` does, with what `args` asks for.
 
     Every part is a sum over targets, or follows from one row's own gradient, so that it does not depend on how rows
@@ -54,7 +55,7 @@ def loss(args: TrainOptions, task: Task, model: Any, batch: Batch) -> tuple[Tens
     return _moved(task, model, batch, args.adversarial_steps, args.adversarial_step_size, args.adversarial_epsilon)
 
 
-def _two_masks(alpha: float, task: Task, model: Any, batch: Batch) -> tuple[Tensor, Any]:
+def _two_masks(alpha: float, task: Task | Lesson, model: Any, batch: Batch) -> tuple[Tensor, Any]:
     """R-Drop (Liang et al. 2021, arXiv:2106.14448): the mean loss of two passes, and alpha times how far they part."""
     one, outputs = task.loss(model, batch)
     other, again = task.loss(model, batch)
@@ -62,7 +63,7 @@ def _two_masks(alpha: float, task: Task, model: Any, batch: Batch) -> tuple[Tens
     return (one + other) / 2 + alpha * apart, outputs
 
 
-def _moved(task: Task, model: Any, batch: Batch, passes: int, step: float, most: float) -> tuple[Tensor, Any]:
+def _moved(task: Task | Lesson, model: Any, batch: Batch, passes: int, step: float, most: float) -> tuple[Tensor, Any]:
     """Return the mean loss of `passes` passes, each with the embeddings moved on from the last one against the model.
 
     FGM (Miyato et al. 2017, arXiv:1605.07725) is two passes and one step of the full length. With shorter steps it is

@@ -30,7 +30,6 @@ from finetune.training.param_groups import decay_by_layer, give_head_its_own_rat
 from finetune.training.snapshots import Snapshots
 from finetune.training.stamps import stamped
 from finetune.training.stopping import Stoppable
-from finetune.training.teaching import Teacher
 from finetune.training.world import check_world
 
 if TYPE_CHECKING:
@@ -86,12 +85,11 @@ class Trainer(Stoppable):
             raise UserError("train.max_steps is needed with data.streaming: a stream does not say how long it is.")
         self.task, self.precision, self.head_parameters = task, precision, tuple(head_parameters)
         self.stamp = stamped(stamp, args)
-        taught_by = None if train_inputs is None else task.load_teacher(processor)
-        self.teacher = None if taught_by is None else Teacher(task, taught_by, args.device)
-        if self.teacher is not None:
-            self.stamp["teacher"] = {"weights": self.teacher.digest}
+        self.teacher = None if train_inputs is None else task.load_teacher(processor)
         if train_inputs is not None:
             regularising.prepare(args, task, model)
+        if self.teacher is not None:
+            self.stamp["teacher"] = self.teacher.join(model, args.device, args.seed)
         patience = args.early_stopping_patience
         super().__init__(
             model=model,
@@ -129,6 +127,8 @@ class Trainer(Stoppable):
             return super().train(*args, **kwargs)
         finally:
             self.progress.close()
+            if self.teacher is not None:
+                self.teacher.leave(self._network)
 
     # ---- rows into batches
 
@@ -213,8 +213,8 @@ class Trainer(Stoppable):
 
         Times the number of processes, because gradients (and logged losses) are averaged over them afterwards.
         """
-        given = inputs if self.teacher is None else self.teacher.added(inputs)
-        total, outputs = regularising.loss(self.args, self.task, model, given)
+        learned = self.task if self.teacher is None else self.teacher.lesson(inputs)
+        total, outputs = regularising.loss(self.args, learned, model, inputs)
         weight = float(self.task.weight(inputs)) if num_items_in_batch is None else num_items_in_batch
         loss = total * (self.args.world_size / weight)
         place = len(self._losses)
