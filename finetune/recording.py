@@ -196,13 +196,19 @@ def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
     from finetune.evaluation.report import write_report
     from finetune.publishing.card import write_card
 
-    seal(run, prepared.recipe, prepared.processor, kept)
+    _keep(run, prepared.recipe, prepared.processor, kept)
     write_report(run)
     write_card(run, prepared.recipe)
+    artefact.write_status(run, "finished", prepared.recipe.task.kind)
 
 
 def seal(run: Path, recipe: Recipe, processor: Processor, kept: dict[str, Tensor]) -> None:
     """Save what a run needs besides weights, reload it and compare it with its reference rows; then it is finished."""
+    _keep(run, recipe, processor, kept)
+    artefact.write_status(run, "finished", recipe.task.kind)
+
+
+def _keep(run: Path, recipe: Recipe, processor: Processor, kept: dict[str, Tensor]) -> None:
     from finetune.reloading import compare_reloaded
 
     processor.save_pretrained(run)
@@ -214,4 +220,3 @@ def seal(run: Path, recipe: Recipe, processor: Processor, kept: dict[str, Tensor
         artefact.verify(run)
     else:
         compare_reloaded(run, "same")
-    artefact.write_status(run, "finished", recipe.task.kind)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tiny_training import rows, trainer
 from torch.testing import assert_close
 
+from finetune import artefact
 from finetune.errors import EnvironmentFailed
 from finetune.training import checkpoints
 
@@ -90,6 +91,20 @@ def test_a_file_system_that_refuses_a_file_leaves_no_part_of_a_checkpoint(tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_run_whose_report_could_not_be_written_is_not_finished_and_goes_on(run, tmp_path, monkeypatch, contract):
+    def full(*_):
+        raise OSError(28, "No space left on device", "report.html")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.evaluation.report.write_report", full)
+        with pytest.raises(EnvironmentFailed, match="the disk is full"):
+            run("text-classification")
+    assert artefact.status(tmp_path / "run") == "unfinished"
+    assert (run("text-classification") / "report.html").exists()
+    assert artefact.status(tmp_path / "run") == "finished"
+    contract("R6", unfinished_reports=1)
 
 
 @pytest.mark.faults
