@@ -23,7 +23,7 @@ READS = {
     "rows": int, "count": int, "seed": int, "rounds": int,
     "tolerance": float, "density": float,
     "feed_forward": float, "heads": float, "zeros": float, "recover": float,
-    "grid": Path, "output": Path, "head": Path, "file": Path, "prompt": str, **GENERATION,
+    "grid": Path, "output": Path, "head": Path, "file": Path, "json": Path, "prompt": str, **GENERATION,
     "profile": str, "method": str, "weights": str, "to": str, "class": str, "importance": str,
     "model": str, "combine": str, "personal": Path,
 }  # fmt: skip
@@ -38,6 +38,7 @@ class Verb:
     help: str
     positions: tuple[str, ...] = ()  # the last may be "runs": one or more
     flags: dict[str, str] = field(default_factory=dict)  # name: help
+    optional: tuple[str, ...] = ()  # positions that may be left out, the last ones
     together: str = ""  # "module:function" that is called instead where several runs stand in the place of "run"
     of_several: tuple[str, ...] = ()  # flags that it alone takes
     overrides: bool = False  # takes --section.option VALUE
@@ -140,6 +141,7 @@ def _example(verb: str, option: str) -> str:
         "head": "runs/my",
         "prompt": '"Once upon a time"',
         "file": "rows.jsonl",
+        "json": "selftest.json",
         "method": "ties",
         "weights": "0.7,0.3",
         "class": "NAME",
@@ -172,7 +174,7 @@ def _place(command: Command, verb: Verb, loose: list[str]) -> None:
             f" Options begin with two dashes: --{extra.lstrip('-')}." if "=" in extra or extra.startswith("-") else ""
         )
         raise UserError(f"{extra} is one argument too many for finetune {command.name}.{hint}")
-    if len(loose) < len(verb.positions):
+    if len(loose) < len(verb.positions) - len(verb.optional):
         missing = shown(verb.positions[len(loose)])
         call = " ".join(["finetune", command.name, *map(shown, verb.positions)])
         raise UserError(f"{missing} is missing: {call}")

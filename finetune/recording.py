@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
-from finetune.task import Picture
+from finetune.evaluation.sameness import one_answer
+from finetune.task import Examination, Picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from finetune.preparation import Prepared
     from finetune.recipe import Recipe
-    from finetune.task import Examination, Processor, Scores
+    from finetune.task import Processor, Scores
     from finetune.training.trainer import Trainer
 
 
@@ -87,12 +88,14 @@ def record(
     scores: dict[str, Scores] = {name: task.score(each, inputs[name], resamples) for name, each in answers.items()}
     for split, more in found.scores.items():
         scores[split] = scores.get(split, {}) | more
-    write_examination(run, found)
     rows = prepared.splits.rows
-    if "test" in answers:
-        table = task.predictions(answers["test"], inputs["test"], rows["test"])
-        artefact.write_table(table, run / artefact.PREDICTIONS)
     held = "test" if "test" in answers else "validation"  # rivals are measured where the run's headline is
+    if held in answers:
+        table = task.predictions(answers[held], inputs[held], rows[held])
+        found = found.joined(Examination(alarms=one_answer(table)))
+        if held == "test":
+            artefact.write_table(table, run / artefact.PREDICTIONS)
+    write_examination(run, found)
     baselines: dict[str, Scores] = {}
     if recipe.evaluate.baselines and held in answers and "train" in rows:
         splits = {name: name for name in ("train", "validation") if name in rows and name != held} | {"test": held}

@@ -26,6 +26,7 @@ from finetune.recording import (
     write_samples,
 )
 from finetune.rescoring import full_answers
+from finetune.task import Examination
 from finetune.taught import rivals, teacher_answers
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
     inputs = {name: each.inputs for name, each in prepared.encoded.items()}
     told = examine_novelty(run, recipe, trainer, inputs, prepared.outliers)
     if main:
+        told = told.joined(Examination(alarms=trainer.skipped.alarms()))
         beside = rivals(prepared, answers, taught)
         record(run, prepared, answers, examination(prepared, trained_model(trainer)).joined(told), untuned, beside)
         write_history(run, trainer)

@@ -46,7 +46,8 @@ def of_verb(name: str, verb: Verb) -> str:
 
 
 def _call(name: str, verb: Verb) -> str:
-    return " ".join([name, *map(shown, verb.positions)])
+    given = (f"[{shown(each)}]" if each in verb.optional else shown(each) for each in verb.positions)
+    return " ".join([name, *given])
 
 
 def _sections() -> list[str]:

@@ -38,6 +38,7 @@ LAYERS = (
         "rewriting",
         "run",
         "seeds",
+        "selftest",
         "showing",
         "soups",
         "sweeping",

@@ -18,6 +18,7 @@ ADDED = MappingProxyType(
         "adversarial_steps": "of freelb: passes a step, each from where the last one moved to",
         "adversarial_step_size": "of freelb: L2 norm of one move",
         "early_stopping_patience": "evaluations without a better score after which training stops",
+        "nan_budget": "steps that may be left out for a loss or gradient that is not finite; 0: the first ends the run",
         "seeds": "a list: one run each, under output_dir/seed-N, and seeds.json with the mean of every score",
         "overwrite": "start anew in an output_dir that holds a run",
         "allow_change": "options that a run may go on with although its checkpoint has others, such as [learning_rate]",

@@ -46,6 +46,7 @@ class TrainOptions(TrainingArguments):
     adversarial_steps: int = 3
     adversarial_step_size: float = 0.3
     early_stopping_patience: int | None = None
+    nan_budget: int = 0
     seeds: list[int] | None = None
     overwrite: bool = False
     max_hours: float | None = None
@@ -117,6 +118,8 @@ class TrainOptions(TrainingArguments):
         for name in ("adversarial_epsilon", "adversarial_step_size"):
             if not 0 < getattr(self, name) < float("inf"):
                 yield f"{name} is {getattr(self, name)}; give a number above 0"
+        if self.nan_budget < 0:
+            yield f"nan_budget is {self.nan_budget}; give the number of steps that may be left out, 0 for none"
         if self.adversarial_steps < 1:
             yield f"adversarial_steps is {self.adversarial_steps}; give 1 or more"
         if self.max_hours is not None and not self.max_hours > 0:

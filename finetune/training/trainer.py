@@ -11,11 +11,10 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
@@ -25,6 +24,7 @@ from finetune.training import answering, batching, nonfinite, ranks, regularisin
 from finetune.training.best import check_best, likelier
 from finetune.training.callbacks import Progress
 from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
+from finetune.training.guarded import Carried, Guarded
 from finetune.training.options import TrainOptions
 from finetune.training.param_groups import decay_by_layer, give_head_its_own_rate
 from finetune.training.snapshots import Snapshots
@@ -40,15 +40,7 @@ if TYPE_CHECKING:
     from finetune.task import Task
 
 
-@dataclass(frozen=True)
-class Carried:
-    """What a micro-batch carries for the trainer and not for the model."""
-
-    row_ids: list[str]
-    stand_in: bool  # it keeps processes in step, and weighs nothing
-
-
-class Trainer(Stoppable):
+class Trainer(Guarded):
     """Trains a task's model on its inputs.
 
     Args:
@@ -107,8 +99,6 @@ class Trainer(Stoppable):
             self.add_callback(Snapshots(self, processor))
         self._dealer: Dealer | None = None
         self._lengths: list[int] | None = None
-        self._carried: list[Carried] = []
-        self._losses: list[Tensor] = []
         self._logged_at = (time.monotonic(), 0)
 
     @property
@@ -121,8 +111,7 @@ class Trainer(Stoppable):
         return self.accelerator.unwrap_model(self.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """See `Checkpointed.train`."""
-        nonfinite.clear(self.args)
+        """See `Guarded.train`."""
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -179,6 +168,7 @@ class Trainer(Stoppable):
         """Return the micro-batches of one step, and the weight of the step over all processes."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
         self._carried, self._losses, weight, tokens = [], [], 0.0, 0
+        self._loss_before = self._tr_loss.clone()
         for batch in batches:
             index, row_ids, row = batch.pop("index", None), batch.pop("row_id", []), batch.pop("row", None)
             if self.task.draws:
@@ -224,21 +214,6 @@ class Trainer(Stoppable):
         if self.is_deepspeed_enabled:
             self._stop_unless_finite(None)  # it steps inside backward
         return (loss, outputs) if return_outputs else loss
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self._stop_unless_finite(norm)
-        return norm
-
-    def _stop_unless_finite(self, norm: Any) -> None:
-        broken = [not math.isfinite(value) for value in torch.stack(self._losses).tolist()]
-        # A gradient scaler meets infinite gradients by design, and skips the step itself.
-        gradient = norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm))
-        found = ranks.summed(torch.tensor([float(any(broken)), float(gradient)]), self.args.device).tolist()
-        if any(found):  # rows of every process are at fault only where no single loss is
-            rows = [each.row_ids for each, bad in zip(self._carried, broken, strict=False) if bad or not found[0]]
-            what = f"the {'loss' if found[0] else 'gradient'} is not a finite number"
-            nonfinite.report(self.args, self.state.global_step + 1, what, rows)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimizer; blocks of layers, and the newly initialised modules, at rates of their own if asked."""
@@ -292,9 +267,11 @@ class Trainer(Stoppable):
         """Log finite numbers; the speed in tokens beside the loss."""
         if "train_runtime" in logs:  # rows and steps a second would count those of before a resume
             logs = {name: logs[name] for name in ("train_runtime", "train_loss")}
+            logs["train_loss"] *= self.state.global_step / max(self.state.global_step - self.skipped.count, 1)
         (then, before), now, seen = self._logged_at, time.monotonic(), self.state.num_input_tokens_seen
         if "loss" in logs:
             logs["tokens_per_second"] = max(seen - before, 0) / max(now - then, 1e-9)
             self._logged_at = now, seen
         logs["tokens"] = seen
+        logs |= {"skipped_steps": self.skipped.count} if self.skipped.count else {}
         super().log({name: value for name, value in logs.items() if math.isfinite(value)}, start_time)

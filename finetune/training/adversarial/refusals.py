@@ -28,6 +28,7 @@ UNUSED: dict[str, str] = {
     "head_learning_rate": "use task.discriminator_learning_rate",
     "layer_decay": "both players learn at one rate each",
     "freeze_layers": "both players are trained as a whole",
+    "nan_budget": "a step that one player leaves out cannot be taken by the other",
     "rdrop_alpha": "there are no answers to hold against each other",
     "adversarial": "there are no word embeddings here",
     "adam_beta1": "use task.adam_betas, which follow the loss when left out",

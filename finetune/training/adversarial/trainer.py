@@ -32,8 +32,9 @@ from finetune.training.adversarial.refusals import refuse
 from finetune.training.adversarial.tally import Tally
 from finetune.training.adversarial.updates import Group, Microbatches, Updates, grouped
 from finetune.training.dealing import NO_ROW
+from finetune.training.guarded import Carried
 from finetune.training.options import TrainOptions, resume_stamp
-from finetune.training.trainer import Carried, Trainer
+from finetune.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from datasets import Dataset
