@@ -11,6 +11,7 @@ import io
 import json as json_module
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,7 +47,9 @@ class Outcome:
         )
 
 
-def selftest(recipe: Recipe | None = None, json: Path | None = None) -> list[Outcome]:
+def selftest(
+    recipe: Recipe | None = None, json: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> list[Outcome]:
     """Hold a recipe's options against themselves on a tiny model, print a table, and return its rows.
 
     Without a recipe: LoRA on a BERT that classifies generated sentences, as the quickstart.
@@ -58,6 +61,10 @@ def selftest(recipe: Recipe | None = None, json: Path | None = None) -> list[Out
     from finetune.selftest.checks import CHECKS, Stage
     from finetune.selftest.shrinking import quickstart, shrunk
 
+    if recipe is None and overrides:
+        raise UserError(
+            f"--{next(iter(overrides))} is an option of a recipe: finetune selftest RECIPE --section.option …"
+        )
     if json is not None and not json.parent.is_dir():
         raise UserError(f"--json: {json} cannot be written: {json.parent} is no folder.")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # equal bits are promised for an equal number of threads

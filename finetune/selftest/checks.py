@@ -136,7 +136,7 @@ def packing(stage: Stage) -> Found:
         from finetune.tasks.masked_lm import packing_gap
 
         return Found(packing_gap(task, model), ROUNDING, "logits of two texts in one input, and by themselves")  # type: ignore[arg-type]
-    rows, collate = stage.exact.splits.rows["train"], task.collator(processor)
+    rows, collate = _short(task, stage.exact.splits.rows["train"]), task.collator(processor)
     together, several = _fitting(task, rows, processor)
 
     def loss(inputs: Any) -> tuple[float, float]:
@@ -150,6 +150,17 @@ def packing(stage: Stage) -> Found:
     return Found(
         _apart([packed], [alone]), ROUNDING, f"loss and targets of {len(several)} texts in one input, and alone"
     )
+
+
+def _short(task: Any, rows: Any) -> Any:
+    """Return pieces of the texts of a language model, short enough for several to fit one input; else the rows."""
+    if task.kind != "causal-lm":
+        return rows
+    from datasets import Dataset
+
+    size = max(4, task.block_size // 4)  # characters: no more tokens than bytes
+    texts = [piece for text in rows[task.text][:8] for piece in (text[:size], text[size : 2 * size]) if piece.strip()]
+    return Dataset.from_dict({task.text: texts, "row_id": [f"text:{place}" for place in range(len(texts))]})
 
 
 def _fitting(task: Any, rows: Any, processor: Any) -> tuple[Any, list[Any]]:

@@ -77,15 +77,22 @@ def _from_scratch(
             said.append(f"model.config.{name}: {words}")
     _shrink(config)
     _shrink(exact)
-    from finetune.loading import load_config
-
-    whole = load_config(replace(given, config=dict(exact), tokenizer=None)).to_dict()
-    shares = {name: value for name, value in whole.items() if isinstance(value, float) and value}
-    without_dropout(shares)  # also what the family's own defaults drop
-    exact |= {name: value for name, value in shares.items() if not value}
+    if not isinstance(config.get("encoder"), str):  # of two models joined, each folder says what it drops
+        exact |= _steady(exact, given)
     if given.tokenizer is not None:
         said.append(f"model.tokenizer: one trained on the rows stands in for {given.tokenizer}")
     return {"config": config, **kept}, {"config": exact, **kept}, said
+
+
+def _steady(config: dict[str, Any], given: ModelOptions) -> dict[str, Any]:
+    """Return what keeps a family's own defaults, too, from depending on how a batch is cut: dropout, batch norm."""
+    from finetune.loading import load_config
+
+    whole = load_config(replace(given, config=dict(config), tokenizer=None)).to_dict()
+    shares = {name: value for name, value in whole.items() if isinstance(value, float) and value}
+    without_dropout(shares)
+    steady: dict[str, Any] = {name: value for name, value in shares.items() if not value}
+    return steady | ({"generator_norm": "none"} if whole.get("generator_norm") == "batch" else {})
 
 
 def _folders(given: ModelOptions, kind: str, folder: Path, texts: list[str]) -> tuple[tuple[Path, Path], str]:

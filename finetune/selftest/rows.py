@@ -55,8 +55,7 @@ def sampled(recipe: Recipe, folder: Path) -> tuple[dict[str, Any], dict[str, Any
             kept["image"] = {"size": splits.image.size, "channels": splits.image.channels}
         files, task, counts = _own(recipe, splits.rows, columns, folder)
         kept.pop("clean", None)  # done
-        shown = ", ".join(f"{count} of {len(splits.rows[name])} {name}" for name, count in counts.items())
-        notes = [f"data: {shown} rows of the recipe's own"]
+        notes = [f"data: {', '.join(counts)} rows of the recipe's own"]
     return {**{name: str(file) for name, file in files.items()}, **kept}, task, notes
 
 
@@ -76,21 +75,22 @@ def _missing(recipe: Recipe) -> str | None:
 
 def _own(
     recipe: Recipe, splits: dict[str, Dataset], columns: Columns, folder: Path
-) -> tuple[dict[str, Path], dict[str, Any], dict[str, int]]:
+) -> tuple[dict[str, Path], dict[str, Any], list[str]]:
     many = PACKED if getattr(recipe.task, "pack", False) else 1
     shuffled = {name: rows.shuffle(seed=SEED) for name, rows in splits.items()}
+    source = {name: name for name in splits}
     for name in ("validation", "test"):  # every check has rows to ask
-        shuffled.setdefault(name, shuffled["test" if "test" in shuffled else "train"])
-    files, counts, task = {}, {}, dict[str, Any]()
+        source.setdefault(name, "test" if "test" in splits else "train")
+    files, counts, task = {}, [], dict[str, Any]()
     known: set[str] | None = None
     for name in ("train", "validation", "test"):
-        rows = _plain(shuffled[name], columns)
+        rows = _plain(shuffled[source[name]], columns)
         picked = _picked(rows, columns, COUNTS[name] * many, known)
         if name == "train" and columns.label is not None and columns.passage is None:
             known = {part for row in picked for part in _classes(row[columns.label])}
             task = _fitted(recipe, known)
         files[name] = _written(picked, columns, recipe, folder / name)
-        counts[name] = len(picked)
+        counts.append(f"{len(picked)} of {len(rows)} {source[name]}")
     return files, task, counts
 
 
@@ -123,6 +123,10 @@ def _picked(rows: Dataset, columns: Columns, count: int, known: set[str] | None)
         parts = _classes(value)
         if known is None or parts <= known or isinstance(value, float):
             waiting.setdefault("" if isinstance(value, list | float) else str(value), []).append(place)
+    if columns.words is not None:  # rows that name something first: with none, nothing could be scored
+        waiting = {
+            name: sorted(places, key=lambda place: len(set(values[place])) < 2) for name, places in waiting.items()
+        }
     picked: list[int] = []
     while len(picked) < count and any(waiting.values()):
         picked += [places.pop(0) for places in waiting.values() if places]

@@ -101,8 +101,8 @@ def shrunk(recipe: Recipe, folder: Path) -> Small:
         said.append("accumulation, processes: without train.rdrop_alpha, whose dropout masks are drawn by the batch")
     if "adapter" in exact:
         without_dropout(exact["adapter"])
-    if (exact["model"].get("config") or {}).get("generator_norm") == "batch":
-        exact["model"]["config"]["generator_norm"] = "none"
+    norms = [(each["model"].get("config") or {}).get("generator_norm") for each in (sections, exact)]
+    if norms[0] != norms[1]:
         said.append("accumulation, processes: without batch norm, which sees one micro-batch of one process")
     for each in (sections, exact):
         Recipe.from_dict(each)  # refuses here what would break every check
