@@ -35,7 +35,7 @@ def test_without_a_recipe_the_quickstarts_kind_passes_and_says_its_figures(alone
     found = {each["name"]: each for each in told["checks"]}
     assert set(found) == {"accumulation", "padding", "packing", "evaluation", "resume", "seed", "schedule", "reload"}
     assert found["packing"]["result"] == "left out"
-    assert "puts one text into an input" in found["packing"]["said"]
+    assert "makes an input of one row" in found["packing"]["said"]
     assert [found[name]["difference"] for name in ("evaluation", "resume", "seed", "reload")] == [0.0] * 4
     for each in found.values():
         assert each["result"] == "left out" or each["difference"] <= each["tolerance"]

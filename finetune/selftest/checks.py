@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import CheckFailed
+from finetune.selftest.differences import apart, most, scores_apart, values_apart, weights_apart
 from finetune.selftest.observing import Interrupted, Observed, observe, scores
 from finetune.selftest.schedules import share
 from finetune.selftest.shrinking import BATCH, Small
@@ -84,7 +84,7 @@ def accumulation(stage: Stage) -> Found:
         gradient_accumulation_steps=PARTS,
     )
     return Found(
-        _apart(parts.steps, stage.whole.steps),
+        apart(parts.steps, stage.whole.steps),
         ROUNDING,
         f"loss and gradient norm of {len(parts.steps)} steps: {BATCH} rows, and {PARTS} times {BATCH // PARTS}",
     )
@@ -104,8 +104,8 @@ def processes(stage: Stage) -> Found:
     if together["world"] != 2:
         raise CheckFailed(f"two processes were asked for, and an all-reduce counts {together['world']}")
     alone, _ = scores(stage.whole.trainer, stage.exact, BATCH)
-    steps = _apart([tuple(each) for each in together["steps"]], stage.whole.steps)
-    told = _scores_apart({name: tuple(each) for name, each in together["scores"].items()}, alone)
+    steps = apart([tuple(each) for each in together["steps"]], stage.whole.steps)
+    told = scores_apart({name: tuple(each) for name, each in together["scores"].items()}, alone)
     return Found(
         max(steps, told),
         ROUNDING,
@@ -119,9 +119,9 @@ def padding(stage: Stage) -> Found:
     inputs, rows = prepared.encoded["validation"].inputs, prepared.splits.rows["validation"]
     found = [scores(stage.whole.trainer, prepared, size) for size in sizes]
     tables = [prepared.recipe.task.predictions(answers, inputs, rows).to_dict() for _, answers in found]
-    differences = [_scores_apart(other, found[0][0]) for other, _ in found[1:]]
-    differences += [_values_apart(other[name], tables[0][name]) for other in tables[1:] for name in tables[0]]
-    return Found(_most(differences), SCORES, f"scores and predictions of {len(inputs)} inputs, {sizes} at a time")
+    differences = [scores_apart(other, found[0][0]) for other, _ in found[1:]]
+    differences += [values_apart(other[name], tables[0][name]) for other in tables[1:] for name in tables[0]]
+    return Found(most(differences), SCORES, f"scores and predictions of {len(inputs)} inputs, {sizes} at a time")
 
 
 def packing(stage: Stage) -> Found:
@@ -130,7 +130,7 @@ def packing(stage: Stage) -> Found:
 
     task, processor = stage.exact.recipe.task, stage.exact.processor
     if not getattr(task, "pack", False):
-        raise LeftOut(f"{task.kind} puts one text into an input here")
+        raise LeftOut(f"{task.kind} makes an input of one row here")
     model = stage.whole.trainer.model.eval()
     if task.kind == "masked-lm":  # what is hidden depends on the place: logits are compared, with nothing hidden
         from finetune.tasks.masked_lm import packing_gap
@@ -145,10 +145,10 @@ def packing(stage: Stage) -> Found:
         with torch.no_grad():
             return float(task.loss(model, batch)[0]), float(task.weight(batch))
 
-    packed, apart = loss(together), [loss(each) for each in several]
-    alone = tuple(sum(each[place] for each in apart) for place in (0, 1))
+    packed, separate = loss(together), [loss(each) for each in several]
+    alone = tuple(sum(each[place] for each in separate) for place in (0, 1))
     return Found(
-        _apart([packed], [alone]), ROUNDING, f"loss and targets of {len(several)} texts in one input, and alone"
+        apart([packed], [alone]), ROUNDING, f"loss and targets of {len(several)} texts in one input, and alone"
     )
 
 
@@ -187,7 +187,7 @@ def evaluation(stage: Stage) -> Found:
     _saved(stage)
     once, again = (next(iter(evaluate(run).values())) for _ in range(2))
     told = [{name: (float(each.value), each.n) for name, each in found.items()} for found in (once, again)]
-    return Found(_scores_apart(*told), 0.0, f"{len(once)} scores of the saved run, computed twice")
+    return Found(scores_apart(*told), 0.0, f"{len(once)} scores of the saved run, computed twice")
 
 
 def reload(stage: Stage) -> Found:
@@ -221,7 +221,7 @@ def resume(stage: Stage) -> Found:
     else:
         raise CheckFailed(f"the training did not reach step {BROKEN_OFF}")
     again = observe(stage.own, resume=True, **given)
-    difference = max(_weights_apart(again, stage.unbroken), _apart(again.steps, stage.unbroken.steps))
+    difference = max(weights_apart(again, stage.unbroken), apart(again.steps, stage.unbroken.steps))
     return Found(difference, 0.0, f"weights, losses: broken off at step {BROKEN_OFF} of {steps}, gone on from {STEPS}")
 
 
@@ -230,11 +230,9 @@ def seed(stage: Stage) -> Found:
     first = stage.own.recipe.train.seed
     again = observe(stage.own, output_dir=str(stage.folder / "again"))
     other = observe(stage.own, output_dir=str(stage.folder / "other"), seed=first + 1, data_seed=first + 1)
-    if not _weights_apart(other, stage.unbroken) > 0:
+    if not weights_apart(other, stage.unbroken) > 0:
         raise CheckFailed(f"seeds {first} and {first + 1} end with the same weights: the seed is not used")
-    return Found(
-        _weights_apart(again, stage.unbroken), 0.0, f"weights with seed {first} twice; those of another differ"
-    )
+    return Found(weights_apart(again, stage.unbroken), 0.0, f"weights with seed {first} twice; those of another differ")
 
 
 def schedule(stage: Stage) -> Found:
@@ -248,7 +246,7 @@ def schedule(stage: Stage) -> Found:
     if None in expected:
         raise LeftOut(f"train.lr_scheduler_type {kind} has no formula here")
     pairs = ((rate, wanted) for groups, wanted in zip(rates, expected, strict=True) for rate in groups)
-    difference = _most(abs(rate - wanted) for rate, wanted in pairs if wanted is not None)
+    difference = most(abs(rate - wanted) for rate, wanted in pairs if wanted is not None)
     return Found(difference, 1e-9, f"rates of {steps} steps, {kind} with {warmup} of warm-up")
 
 
@@ -256,57 +254,3 @@ CHECKS: tuple[Callable[[Stage], Found], ...] = (
     *(accumulation, processes, padding, packing, evaluation),
     *(resume, seed, schedule, reload),
 )
-
-
-def _apart(one: Iterable[tuple[float, ...]], other: Iterable[tuple[float, ...]]) -> float:
-    """Return the largest relative difference of numbers that belong together; infinite where their counts differ."""
-    left, right = list(one), list(other)
-    if len(left) != len(right) or not left:
-        return math.inf
-    pairs = [pair for rows in zip(left, right, strict=True) for pair in zip(*rows, strict=True)]
-    return _most(_relative(*pair) for pair in pairs)
-
-
-def _relative(one: float, other: float) -> float:
-    return abs(one - other) / max(abs(one), abs(other), 1e-6)
-
-
-def _scores_apart(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Return the largest difference of scores, relative to those above 1; infinite where a count differs."""
-    if one.keys() != other.keys() or any(one[name][1] != other[name][1] for name in one):
-        return math.inf
-    return _most(
-        0.0 if _same(one[name][0], other[name][0]) else abs(one[name][0] - other[name][0]) / max(1, abs(one[name][0]))
-        for name in one
-    )
-
-
-def _values_apart(one: Any, other: Any) -> float:
-    """Return the largest difference of two values of a table, numbers within lists too; infinite for other words."""
-    if isinstance(one, float) and isinstance(other, float):
-        return 0.0 if _same(one, other) else abs(one - other) / max(1.0, abs(one))
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return _most(_values_apart(value, other[name]) for name, value in one.items())
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return _most(_values_apart(*pair) for pair in zip(one, other, strict=True))
-    return 0.0 if one == other else math.inf
-
-
-def _same(one: float, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other))  # a score that these few rows do not have
-
-
-def _weights_apart(one: Observed, other: Observed) -> float:
-    """Return the largest difference of two weights of one name; infinite where names or shapes differ."""
-    if one.weights.keys() != other.weights.keys():
-        return math.inf
-    shapes = [one.weights[name].shape == each.shape for name, each in other.weights.items()]
-    if not all(shapes):
-        return math.inf
-    return _most(float((one.weights[name] - each).abs().max()) for name, each in other.weights.items())
-
-
-def _most(values: Iterable[float]) -> float:
-    """Return the largest value, or NaN where one is not a number: `max` would pass it over."""
-    known = list(values)
-    return math.nan if any(map(math.isnan, known)) else max(known, default=0.0)

@@ -50,7 +50,7 @@ def tiny_model(
         config = {"model_type": "finetune-image-classifier", "channels": [8, 16], "hidden": 16}
         said = f"model: {given.path}: a small network of convolutions stands in for it"
         return {"config": config}, {"config": dict(config)}, [said]
-    places, said = _folders(given, recipe.task.kind, folder / "model", texts)
+    places, said = saved_twice(given, recipe.task.kind, folder / "model", texts)
     return {"path": str(places[0]), **kept}, {"path": str(places[1]), **kept}, [f"model: {said}"]
 
 
@@ -72,7 +72,7 @@ def _from_scratch(
         if isinstance(config.get(name), str):  # two models joined
             kind = "causal-lm" if name == "decoder" else "encoder"
             source = replace(given, path=config[name], config=None)
-            places, words = _folders(source, kind, folder / name, texts)
+            places, words = saved_twice(source, kind, folder / name, texts)
             config[name], exact[name] = map(str, places)
             said.append(f"model.config.{name}: {words}")
     _shrink(config)
@@ -95,7 +95,7 @@ def _steady(config: dict[str, Any], given: ModelOptions) -> dict[str, Any]:
     return steady | ({"generator_norm": "none"} if whole.get("generator_norm") == "batch" else {})
 
 
-def _folders(given: ModelOptions, kind: str, folder: Path, texts: list[str]) -> tuple[tuple[Path, Path], str]:
+def saved_twice(given: ModelOptions, kind: str, folder: Path, texts: list[str]) -> tuple[tuple[Path, Path], str]:
     """Save a tiny model twice, with the family's dropout and without; return the folders and what was taken."""
     import transformers
 

@@ -1,0 +1,26 @@
+"""Observe the steps of several recipes in the processes of one launch: FILE gets {recipe: steps}, and the world.
+
+accelerate launch --config_file accelerate_configs/cpu.yaml tests/launched_heads.py FILE RECIPE RECIPE …
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from finetune.endings import leave_group
+from finetune.preparation import prepare
+from finetune.recipe import Recipe
+from finetune.selftest.observing import observe
+from finetune.training import ranks
+
+found, device = {}, torch.device("cpu")
+for path in sys.argv[2:]:
+    seen = observe(prepare(Recipe.read(path)))
+    device = seen.trainer.args.device
+    found[path] = {"steps": seen.steps, "weights": {name: float(each.sum()) for name, each in seen.weights.items()}}
+world = int(ranks.summed(torch.ones(1), device)[0])
+if ranks.rank() == 0:
+    Path(sys.argv[1]).write_text(json.dumps({"world": world, "found": found}))
+leave_group(0)
