@@ -29,7 +29,6 @@ from finetune.training.options import TrainOptions
 from finetune.training.param_groups import decay_by_layer, give_head_its_own_rate
 from finetune.training.snapshots import Snapshots
 from finetune.training.stamps import stamped
-from finetune.training.stopping import Stoppable
 from finetune.training.world import check_world
 
 if TYPE_CHECKING:
