@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with terminated():
             code = _run(arguments)
-    except (Exception, KeyboardInterrupt) as error:  # what `ending` does not know is raised again
+    except BaseException as error:  # what `ending` does not know is raised again
         known = ending(error)
         if known is None:
             raise

@@ -34,6 +34,7 @@ NETWORK = {  # by name: requests, httpx and huggingface_hub each have their own,
     "OfflineModeIsEnabled",
 }
 MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "CUDA error: out of memory")
+PANIC = "PanicException"  # of Rust, in tokenizers: no Exception to Python, and a class that cannot be imported
 INTERRUPTED, TERMINATED = 130, 143  # as a shell has it for SIGINT and SIGTERM
 PATIENCE = 60  # seconds that another rank leaves to rank 0
 
@@ -51,6 +52,9 @@ def ending(error: BaseException) -> tuple[int, str] | None:
             (TERMINATED, "stopped by SIGTERM") if isinstance(error, Terminated) else (INTERRUPTED, "interrupted")
         )
         return code, f"{what}; the same training resumes from its last checkpoint, if it has one."
+    if type(error).__name__ == PANIC:
+        why = " ".join(str(error).split())
+        return 2, f"the tokenizer gave up on a text ({why}): its tokenizer.json has a pattern that would take for ever."
     machine = _machine(error)
     return None if machine is None else (4, machine)
 
