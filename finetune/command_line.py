@@ -20,7 +20,7 @@ SWITCHES = (  # flags without a value
     *("embeddings", "distill", "int8", "do_sample"),
 )
 READS = {
-    "rows": int, "count": int, "seed": int, "rounds": int,
+    "rows": int, "count": int, "canaries": int, "seed": int, "rounds": int,
     "tolerance": float, "density": float,
     "feed_forward": float, "heads": float, "zeros": float, "recover": float,
     "grid": Path, "output": Path, "head": Path, "file": Path, "json": Path, "prompt": str, **GENERATION,

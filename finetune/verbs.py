@@ -163,6 +163,17 @@ VERBS = {
         {**PRINT, "personal": "FILE.jsonl for every place of personal data or keys: file, line and kind"},
         overrides=True,
     ),
+    "audit": Verb(
+        "finetune.auditing:audit",
+        "Measure what a model keeps of its rows: secrets planted in a copy of them, rows told by their loss.",
+        ("recipe_or_run",),
+        {
+            "output": "folder (OUTPUT_DIR-audit)",
+            "canaries": "secrets for each number of times that they are planted (20)",
+        },
+        overrides=True,
+        shows="finetune.auditing:shown",
+    ),
     "preview": Verb(
         "finetune.preparation:preview",
         "Show a few rows as the model would see them.",

@@ -19,6 +19,7 @@ LAYERS = (
     ("__main__", "cli", "command_line", "endings", "launching", "usage", "verbs"),
     (
         "agreement",
+        "auditing",
         "compressing",
         "deriving",
         "difference",

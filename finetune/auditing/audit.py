@@ -1,0 +1,220 @@
+"""`finetune audit`: train a recipe with canaries among its rows, or look at a finished run; say what leaks."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune import artefact
+from finetune.auditing import canaries as planting
+from finetune.auditing import exposure, membership
+from finetune.auditing.page import write_page
+from finetune.auditing.verdict import verdict
+from finetune.deriving import refuse_existing, staged
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from finetune.recipe import Recipe
+    from finetune.task import Processor
+    from finetune.training.trainer import Trainer
+
+RESULT = "audit.json"
+RESAMPLES = 1000
+LEAST_CANARIES = 5
+LEAST_ROWS = 20  # of each side
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Inputs that were trained on, and inputs that were not."""
+
+    members: Dataset
+    others: Dataset
+    split: str  # of the others
+
+    def losses(self, trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
+        """Return the losses of both under the trainer's model."""
+        return membership.losses(trainer, self.members), membership.losses(trainer, self.others)
+
+
+def audit(
+    recipe_or_run: Path,
+    output: Path | None = None,
+    canaries: int = 20,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """Measure what a model keeps of its rows; return the folder with audit.json, audit.png and audit.html.
+
+    A recipe is trained once, in a folder that is gone afterwards, with `canaries` secrets for each number of times that
+    they stand in the rows (of tasks that learn to write), and rows are told from held-out ones by their loss. Of a
+    finished run only the second is asked.
+
+    Raises:
+        UserError: there are no held-out rows, the task has no loss of a row, or the folder is there already.
+    """
+    from finetune.recipe import Recipe
+
+    if canaries < LEAST_CANARIES:
+        raise UserError(f"--canaries is {canaries}; give {LEAST_CANARIES} or more: an interval is over them.")
+    of_run = recipe_or_run.is_dir()
+    if of_run:
+        artefact.open_run(recipe_or_run)
+    recipe = Recipe.read(recipe_or_run / artefact.RECIPE if of_run else recipe_or_run, overrides)
+    _refuse(recipe)
+    folder = output or Path(f"{recipe_or_run if of_run else recipe.train.output_dir}-audit")
+    refuse_existing(folder)
+    with staged(folder) as stage:
+        recipe = _apart(recipe, stage / "training")
+        found = _of_run(recipe_or_run, recipe, overrides) if of_run else _of_recipe(recipe, canaries)
+        shutil.rmtree(stage / "training", ignore_errors=True)  # what it learned by heart is not kept
+        found = {"verdict": verdict(found), "of": recipe_or_run.resolve().name, "task": recipe.task.kind, **found}
+        artefact.write_json(stage / RESULT, found)
+        write_page(stage, found)
+    return folder
+
+
+def shown(folder: Path) -> str:
+    """Return the verdict of an audit, its numbers, and where its page lies."""
+    found = artefact.read_json(folder / RESULT)
+    lines = []
+    for times, each in found.get("canaries", {}).items():
+        name = "never" if times == "0" else f"{times} time{'s' if times != '1' else ''}"
+        lines.append(
+            f"  secrets seen {name:<9} exposure {each['exposure']:5.2f} [{each['low']:.2f}, {each['high']:.2f}] of "
+            f"{exposure.MOST:.2f}, {each['first']:.0%} ranked first"
+        )
+    for name, each in found["membership"].items():
+        lines.append(f"  {name:<36} AUC {each['auc']:.3f} [{each['low']:.3f}, {each['high']:.3f}]")
+    return "\n".join([*lines, *found["verdict"], f"page: {folder / 'audit.html'}"])
+
+
+def _refuse(recipe: Recipe) -> None:
+    from finetune.task import Task
+
+    if recipe.task.trainer != Task.trainer:
+        raise UserError(f"audit: task.kind {recipe.task.kind} has no loss of a single row to tell rows by.")
+    if recipe.data.streaming:
+        raise UserError("audit: data.streaming reads rows once, and they are needed again; leave it out.")
+    if recipe.data.test is None and recipe.data.validation is None:
+        raise UserError("audit: rows that were not trained on are needed: name data.validation or data.test.")
+    if recipe.train.world_size > 1:
+        raise UserError("audit: it runs in one process; start it without a launcher.")
+
+
+def _apart(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe with a folder of the audit's own, and without trackers, sampling and publishing."""
+    train = copy.copy(recipe.train)
+    train.output_dir, train.report_to = str(folder), []
+    return replace(recipe, train=train, publish=None)
+
+
+def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
+    """Train with canaries; return what they and the losses tell."""
+    from transformers import set_seed
+
+    from finetune.preparation import prepare
+    from finetune.recording import trained_model
+    from finetune.rescoring import trainer_for
+    from finetune.run import build_trainer, load_model
+
+    prepared = prepare(recipe)
+    recipe, processor = prepared.recipe, prepared.processor
+    folder, seed = Path(str(recipe.train.output_dir)), recipe.train.seed
+    rows = prepared.splits.rows["train"]
+    sides = _sides(recipe, processor, prepared.splits.rows)
+    planted: list[planting.Canary] = []
+    facts: dict[str, Any] = {"seed": seed, "rows": len(rows), "held_out": sides.split}
+    if recipe.task.kind in planting.KINDS:
+        text = recipe.task.columns().texts[0]
+        planted = planting.made(processor, rows[text], each, seed)
+        with_canaries = planting.planted(rows, recipe.task, planted, seed)
+        facts["planted"] = len(with_canaries) - len(rows)
+        encoded = recipe.task.encode(with_canaries, processor, recipe.data.on_long)
+        prepared = replace(prepared, encoded={**prepared.encoded, "train": encoded})
+        print(
+            f"audit: {facts['planted']} rows with secrets among {len(rows):,} training rows, {each} secrets for each "
+            f"of {', '.join(map(str, planting.TIMES[1:]))} times.",
+            flush=True,
+        )
+    set_seed(seed)
+    model, new = load_model(recipe, processor)
+    recipe.task.probe(model, processor)
+    trainer = build_trainer(prepared, model, new)
+    alone = replace(recipe, task=exposure.unpacked(recipe.task))
+    before = sides.losses(trainer_for(alone, model, processor, folder)) if recipe.model.path is not None else None
+    trainer.train()
+    trained = trained_model(trainer)
+    after = sides.losses(trainer_for(alone, trained, processor, folder))
+    found: dict[str, Any] = {"facts": facts}
+    found["membership"] = membership.attacks(*after, before, RESAMPLES, seed)
+    found["losses"] = _plain(sides, after)
+    if planted:
+        bits = exposure.exposures(recipe, trained, processor, rows, planted, folder)
+        found["canaries"] = exposure.summary(bits, planted)
+        found["control_holds"] = exposure.control_holds(bits, planted)
+    return found
+
+
+def _of_run(run: Path, recipe: Recipe, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the losses of a finished run tell."""
+    from transformers import set_seed
+
+    from finetune.data import load_splits
+    from finetune.reloading import load_run
+    from finetune.rescoring import trainer_for
+    from finetune.run import load_model
+
+    _, model, processor = load_run(run, overrides)
+    held = "test" if recipe.data.test is not None else "validation"
+    splits = load_splits(recipe.data, recipe.task.columns(), ("train", held))
+    sides = _sides(recipe, processor, splits.rows)
+    folder, alone = Path(str(recipe.train.output_dir)), replace(recipe, task=exposure.unpacked(recipe.task))
+    after = sides.losses(trainer_for(alone, model, processor, folder))
+    before = None
+    if recipe.model.path is not None:
+        set_seed(recipe.train.seed)
+        untrained, _ = load_model(recipe, processor)
+        before = sides.losses(trainer_for(alone, untrained, processor, folder))
+    facts = {"seed": recipe.train.seed, "rows": len(splits.rows["train"]), "held_out": held}
+    attacks = membership.attacks(*after, before, RESAMPLES, recipe.train.seed)
+    return {"facts": facts, "membership": attacks, "losses": _plain(sides, after)}
+
+
+def _sides(recipe: Recipe, processor: Processor, rows: Mapping[str, Dataset]) -> Sides:
+    """Return inputs of training rows and of held-out ones: at most `membership.MOST` of each, drawn by the seed.
+
+    A long text that would be packed is taken in pieces.
+    """
+    split = "test" if "test" in rows else "validation"
+    task = exposure.unpacked(recipe.task)
+    packs = task is not recipe.task
+    random = np.random.default_rng([recipe.train.seed, 4247])
+    inputs = {}
+    for name in ("train", split):
+        long = "window" if packs and task.kind != "chat" else recipe.data.on_long
+        encoded = task.encode_held(_some(rows[name], random), processor, long).inputs
+        inputs[name] = _some(encoded, random)
+        if len(inputs[name]) < LEAST_ROWS:
+            raise UserError(
+                f"audit: {name} has {len(inputs[name])} inputs; {LEAST_ROWS} or more are needed to compare."
+            )
+        if task.targets not in inputs[name].column_names and task.columns().label is not None:
+            raise UserError(f"data.{name}: the rows have no {task.columns().label!r}, so they have no loss.")
+    return Sides(inputs["train"], inputs[split], split)
+
+
+def _some(rows: Dataset, random: np.random.Generator) -> Dataset:
+    """Return at most `membership.MOST` rows, in their order."""
+    return rows.select(np.sort(random.permutation(len(rows))[: membership.MOST]).tolist())
+
+
+def _plain(sides: Sides, found: tuple[np.ndarray, np.ndarray]) -> dict[str, list[float]]:
+    return {"trained on": found[0].round(4).tolist(), sides.split: found[1].round(4).tolist()}
