@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from finetune.editing import plan
@@ -36,6 +37,8 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
     yield from _of_data(recipe)
     yield from _of_model(recipe)
     yield from _of_train(recipe)
+    if recipe.train.dp is not None:
+        yield from _of_privacy(recipe)
     yield from _of_evaluate(recipe)
     yield from _of_novelty(recipe)
 
@@ -119,6 +122,36 @@ def _of_train(recipe: Recipe) -> Iterator[str]:
             fitted_to(train, has_validation=False)
         except UserError as error:
             yield str(error)
+
+
+def _of_privacy(recipe: Recipe) -> Iterator[str]:
+    from finetune.task import Task
+
+    task, train, data = recipe.task, recipe.train, recipe.data
+    assert train.dp is not None
+    if (train.dp.epsilon is None) == (train.dp.noise_multiplier is None):
+        yield "train.dp needs epsilon or noise_multiplier, one of the two."
+    if find_spec("opacus") is None:
+        yield "train.dp keeps its account with Opacus, which is not installed: pip install opacus, or the extra dp."
+    if task.trainer != Task.trainer:
+        yield f"train.dp cuts the gradient of each row, and task.kind {task.kind} has none of a single row."
+    wrong = {
+        "task.pack": (getattr(task, "pack", False), "puts several rows into an input; set it to false"),
+        "task.distill": (getattr(task, "distill", None), "has a teacher that may tell of the rows"),
+        "task.class_weights": (getattr(task, "class_weights", None), "is counted from the rows"),
+        "data.streaming": (data.streaming, "does not know how many rows there are"),
+        "data.augment": (data.augment, "makes several rows of one"),
+        "model.config": (recipe.model.path is None, "starts from scratch, with a tokenizer that is made of the rows"),
+        "train.rdrop_alpha": (train.rdrop_alpha, "is not offered with it"),
+        "train.adversarial": (train.adversarial, "is not offered with it"),
+        "train.fp16": (train.fp16, "scales gradients, which are to be cut; use bf16"),
+        "train.train_sampling_strategy": (
+            train.train_sampling_strategy != "random", "deals rows by something else than chance"
+        ),
+    }  # fmt: skip
+    for option, (given, why) in wrong.items():
+        if given:
+            yield f"train.dp and {option} do not go together: it {why}."
 
 
 def _of_evaluate(recipe: Recipe) -> Iterator[str]:

@@ -160,6 +160,8 @@ def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: 
         "data": prepared.splits.fingerprints,
         **({"changes": list(trainer.changes)} if trainer.changes else {}),
     }
+    if trainer.privacy is not None:
+        facts["privacy"] = trainer.privacy
     artefact.write_json(run / artefact.ENVIRONMENT, facts)
 
 

@@ -178,9 +178,13 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
     from finetune.training.options import fitted_to
 
     recipe, encoded = prepared.recipe, prepared.encoded
-    task = recipe.task
+    task, trains = recipe.task, trainer_class(recipe.task)
+    if recipe.train.dp is not None:
+        from finetune.training.private import PrivateTrainer
+
+        trains = PrivateTrainer
     args = fitted_to(recipe.train, "validation" in encoded, task.best_score, task.best_is_greatest)
-    return trainer_class(task)(
+    return trains(
         task=task,
         model=model,
         args=args,

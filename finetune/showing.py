@@ -27,7 +27,18 @@ def run(folder: Path) -> str:
     if (folder / artefact.SEEDS).exists():
         return seeds(artefact.read_json(folder / artefact.SEEDS), folder)
     report = folder / artefact.REPORT
-    return "\n".join([*tables(folder), f"run: {folder}", *([f"report: {report}"] if report.exists() else [])])
+    return "\n".join(
+        [*tables(folder), *_private(folder), f"run: {folder}", *([f"report: {report}"] if report.exists() else [])]
+    )
+
+
+def _private(folder: Path) -> list[str]:
+    """Return the line of what a private run promises; [] of any other."""
+    from finetune.training.private_options import told
+
+    file = folder / artefact.ENVIRONMENT
+    facts = artefact.read_json(file).get("privacy") if file.exists() else None
+    return [] if facts is None else [f"private: {told(facts)}"]
 
 
 def seeds(found: Mapping[str, Any], folder: Path) -> str:

@@ -255,10 +255,18 @@ def _made(environment: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         "Precision": environment["precision"],
         "Parameters": f"{environment['parameters']:,}, {environment['trainable_parameters']:,} of them trained",
         "Seed": recipe.train.seed,
+        "Differential privacy": _private(environment.get("privacy")),
     }
     return {
         name: f"{value:,}" if isinstance(value, int) else value for name, value in lines.items() if value is not None
     }
+
+
+def _private(facts: dict[str, Any] | None) -> str | None:
+    """Say what private training promises of the weights; None for any other."""
+    from finetune.training.private_options import told
+
+    return None if facts is None else f"{told(facts)}; of the training rows, in the weights alone"
 
 
 def _recipe(recipe: Recipe, place: Place) -> str:

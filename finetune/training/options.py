@@ -16,6 +16,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from finetune.errors import UserError
 from finetune.training.devices import computes_bf16, has_accelerator
 from finetune.training.option_tables import REFUSED, REFUSED_ACCELERATOR, RESUME
+from finetune.training.private_options import DpOptions
 
 PLATEAUS = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)  # schedules that watch a score
 AUTOMATIC = (
@@ -45,6 +46,7 @@ class TrainOptions(TrainingArguments):
     adversarial_epsilon: float = 1.0
     adversarial_steps: int = 3
     adversarial_step_size: float = 0.3
+    dp: DpOptions | None = None
     early_stopping_patience: int | None = None
     nan_budget: int = 0
     seeds: list[int] | None = None
@@ -253,4 +255,5 @@ def _cadences_agree(options: TrainOptions) -> bool:
 def resume_stamp(options: TrainOptions) -> dict[str, Any]:
     """Return the options that a resumed run must not change, as plain values."""
     values = {name: getattr(options, name) for name in RESUME}
-    return {name: getattr(value, "value", value) for name, value in values.items()}
+    plain = {name: dataclasses.asdict(value) for name, value in values.items() if dataclasses.is_dataclass(value)}  # type: ignore[arg-type]  # no class
+    return {name: getattr(value, "value", value) for name, value in values.items()} | plain
