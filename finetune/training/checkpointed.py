@@ -51,11 +51,6 @@ class Checkpointed(transformers.Trainer):
     _part: dict[str, Any] | None = None  # this process's part of it, until its epoch goes on
 
     @property
-    def privacy(self) -> dict[str, Any] | None:
-        """What is promised of the training rows after the steps so far; None where training is not private."""
-        return None
-
-    @property
     def answerer(self) -> Any:
         """The network that is evaluated."""
         return self.model_wrapped if self.is_deepspeed_enabled else self.model

@@ -40,6 +40,11 @@ class Guarded(Stoppable):
         if self.args.nan_budget and self.is_deepspeed_enabled:
             raise UserError("train.nan_budget: DeepSpeed steps before a step can be left out. Leave it out.")
 
+    @property
+    def privacy(self) -> dict[str, Any] | None:
+        """What is promised of the training rows after the steps so far; None where training is not private."""
+        return None
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """See `Stoppable.train`; CheckFailed when the last step's weights are no longer finite."""
         nonfinite.clear(self.args)
