@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def launch(profile: str, arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    command = ["--config_file", str(file), "--module", "finetune", *arguments]
+    command = ["--config_file", str(file), *_port(settings), "--module", "finetune", *arguments]
     try:
         launch_command(launch_command_parser().parse_args(command))
     except ChildFailedError as error:
@@ -54,6 +55,19 @@ def launch(profile: str, arguments: list[str]) -> int:
     except SignalException:  # it was handed on to the workers, which have stopped
         return Stopped.exit_code
     return 0
+
+
+def _port(settings: dict[str, object]) -> list[str]:
+    """Return the option of a port that is free, for processes of this machine alone; [] where the profile names one.
+
+    Where accelerate's usual one is taken, by another training say, it changes to a rendezvous that unpickles what it
+    finds in a store, which listens to the network.
+    """
+    if "main_process_port" in settings or settings.get("num_machines", 1) != 1:
+        return []
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return ["--main_process_port", str(free.getsockname()[1])]
 
 
 def end_with_launcher() -> None:
