@@ -23,9 +23,10 @@ from torch.utils.data import DataLoader, Sampler
 from finetune.errors import UserError
 from finetune.training import batching
 from finetune.training.dealing import NO_ROW, Indexed
+from finetune.training.guarded import Carried
 from finetune.training.options import TrainOptions
 from finetune.training.private_options import DpOptions, noise_for, spent, told
-from finetune.training.trainer import Carried, Trainer
+from finetune.training.trainer import Trainer
 
 
 def secret(device: torch.device | str = "cpu") -> torch.Generator:
