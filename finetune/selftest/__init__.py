@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import CheckFailed, FinetuneError, UserError
+from finetune.errors import CheckFailed, FinetuneError, Stopped, UserError
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -101,6 +101,8 @@ def _outcome(check: Any, stage: Any) -> Outcome:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             found = check(stage)
+    except Stopped:
+        raise  # a signal ends the command, and fails no check
     except LeftOut as reason:
         return made("left out", str(reason))
     except BROKEN as error:
