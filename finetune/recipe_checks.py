@@ -144,11 +144,18 @@ def _of_privacy(recipe: Recipe) -> Iterator[str]:
         "model.config": (recipe.model.path is None, "starts from scratch, with a tokenizer that is made of the rows"),
         "train.rdrop_alpha": (train.rdrop_alpha, "is not offered with it"),
         "train.adversarial": (train.adversarial, "is not offered with it"),
+        "train.nan_budget": (train.nan_budget, "leaves steps out for what single rows do"),
         "train.fp16": (train.fp16, "scales gradients, which are to be cut; use bf16"),
         "train.train_sampling_strategy": (
             train.train_sampling_strategy != "random", "deals rows by something else than chance"
         ),
     }  # fmt: skip
+    longer = {name.removeprefix("train.") for name in train.allow_change or ()} & {"num_train_epochs", "max_steps"}
+    if longer and train.dp.epsilon is not None:
+        yield (
+            f"train.dp.epsilon and train.allow_change {min(longer)} do not go together: the noise of the steps so far "
+            "was made for another number of them; say noise_multiplier from the start."
+        )
     for option, (given, why) in wrong.items():
         if given:
             yield f"train.dp and {option} do not go together: it {why}."

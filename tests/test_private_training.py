@@ -57,7 +57,7 @@ def trainer(sections, write_recipe):
         made = build_trainer(prepared, model, new)
         made.noise = noise_for(made.dp, 0.25, 10)
         made.state.max_steps = 10
-        made.optimizer = None
+        made._tr_loss = torch.zeros(())  # as `train` begins
         return made
 
     return make
@@ -232,6 +232,8 @@ def test_a_resumed_run_counts_on(sections, write_recipe, capsys, monkeypatch):
         ("text-classification", {"train": {"dp": PRIVATE, "adversarial": "fgm"}}, "train.dp and train.adversarial"),
         ("text-classification", {"train": {"dp": PRIVATE}, "data": {"augment": {"copies": 1, "delete": 0.1}}},
          "train.dp and data.augment"),
+        ("text-classification", {"train": {"dp": PRIVATE, "nan_budget": 1}}, "train.dp and train.nan_budget"),
+        ("text-classification", {"train": {"dp": PRIVATE, "allow_change": ["max_steps"]}}, "say noise_multiplier"),
         ("image-gan", {"train": {"dp": PRIVATE}}, "task.kind image-gan has none of a single row"),
         ("image-vae", {"train": {"dp": PRIVATE}}, "train.dp and model.config do not go together"),
         ("text-classification", {"train": {"dp": {"epsilon": 1, "delta": 0.5}}}, "is no promise for 64 rows"),

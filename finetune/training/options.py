@@ -255,5 +255,5 @@ def _cadences_agree(options: TrainOptions) -> bool:
 def resume_stamp(options: TrainOptions) -> dict[str, Any]:
     """Return the options that a resumed run must not change, as plain values."""
     values = {name: getattr(options, name) for name in RESUME}
-    plain = {name: dataclasses.asdict(value) for name, value in values.items() if dataclasses.is_dataclass(value)}  # type: ignore[arg-type]  # no class
-    return {name: getattr(value, "value", value) for name, value in values.items()} | plain
+    private = {} if options.dp is None else {name: str(value) for name, value in dataclasses.asdict(options.dp).items()}
+    return {name: getattr(value, "value", value) for name, value in values.items()} | {"dp": private or None}

@@ -112,6 +112,8 @@ class PrivateTrainer(Trainer):
         """Return the micro-batches of one step, each a list of batches of one row; stand-ins are left out."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
         self._carried, self._losses, self._noisy = [], [], False
+        self._loss_before = self._tr_loss.clone()
+        self.wishes.agree(self.wishes.own())
         for batch in batches:
             kept = []
             for row in batch["rows"]:
