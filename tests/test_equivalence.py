@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from same_weights import assert_same_weights
 
 from finetune.tasks import TASKS
 
 every_cell = pytest.mark.parametrize(("kind", "adapter"), tiny.CELLS)
 
 
-def assert_same_weights(given: dict, expected: dict, rtol: float = 1e-4, atol: float = 1e-5) -> None:
-    assert given.keys() == expected.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(given[name], tensor, rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+FRESH = ("text-classification", "causal-lm", "seq2seq", "image-gan")  # the others under slow: 5 to 10 s each
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[tuple[str, str], Path]:
+    return {}
+
+
+@pytest.fixture
+def plain(run, known, tmp_path_factory) -> Callable[[str, str], Path]:
+    """Return the run of a cell's own recipe, trained once for the tests that only read it."""
+
+    def go(kind: str, adapter: str) -> Path:
+        if (kind, adapter) not in known:
+            folder = tmp_path_factory.mktemp("plain") / "run"
+            known[kind, adapter] = run(kind, adapter, train={"output_dir": str(folder)})
+        return known[kind, adapter]
+
+    return go
 
 
 def scores(folder: Path) -> dict:
@@ -29,8 +46,8 @@ def test_every_task_of_the_table_has_a_tiny_recipe() -> None:
 
 
 @every_cell
-def test_accumulated_steps_take_the_step_of_one_batch(run, weights, tmp_path, kind, adapter) -> None:
-    whole = run(kind, adapter, train={"output_dir": str(tmp_path / "whole")})
+def test_accumulated_steps_take_the_step_of_one_batch(plain, run, weights, tmp_path, kind, adapter) -> None:
+    whole = plain(kind, adapter)
     parts = run(kind, adapter, train={"output_dir": str(tmp_path / "parts"), "per_device_train_batch_size": 4,
                                       "gradient_accumulation_steps": 4})  # fmt: skip
 
@@ -41,48 +58,19 @@ def test_accumulated_steps_take_the_step_of_one_batch(run, weights, tmp_path, ki
 
 
 @every_cell
-def test_training_moves_the_weights(run, weights, tmp_path, kind, adapter) -> None:
+def test_training_moves_the_weights(plain, run, weights, tmp_path, kind, adapter) -> None:
     still = run(kind, adapter, train={"output_dir": str(tmp_path / "still"), "learning_rate": 0.0})
-    moved = run(kind, adapter, train={"output_dir": str(tmp_path / "moved")})
+    moved = plain(kind, adapter)
 
     before, after = weights(still), weights(moved)
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 @every_cell
-def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_bits_of_an_unbroken_one(
-    run, weights, tmp_path, kind, adapter, monkeypatch
-) -> None:
-    from finetune.tasks import task_class, trainer_class
-
-    trainer = trainer_class(task_class(kind))
-    steps = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 2, "per_device_train_batch_size": 8,
-             "optim": "adamw_torch", "learning_rate": 1e-3}  # fmt: skip
-    unbroken = run(kind, adapter, train={"output_dir": str(tmp_path / "unbroken"), **steps})
-
-    class Interrupted(Exception):
-        pass
-
-    def broken_step(self, *args, original=trainer.training_step, **kwargs):  # type: ignore[no-untyped-def]
-        if self.state.global_step == 5:  # the epoch has eight steps: the last checkpoint stands at step 3
-            raise Interrupted
-        return original(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "training_step", broken_step)
-        with pytest.raises(Interrupted):
-            run(kind, adapter, train={"output_dir": str(tmp_path / "broken"), **steps})
-    resumed = run(kind, adapter, train={"output_dir": str(tmp_path / "broken"), **steps})
-
-    assert_same_weights(weights(resumed), weights(unbroken), rtol=0, atol=0)
-    assert scores(resumed) == scores(unbroken)
-
-
-@every_cell
-def test_scores_do_not_depend_on_the_evaluation_batch(run, tmp_path, kind, adapter) -> None:
+def test_scores_do_not_depend_on_the_evaluation_batch(plain, kind, adapter) -> None:
     from finetune.reuse import evaluate
 
-    trained = run(kind, adapter)
+    trained = plain(kind, adapter)
     found = [evaluate(trained, {"train.per_device_eval_batch_size": size})["test"] for size in (1, 3, 16)]
 
     for other in found[1:]:
@@ -93,10 +81,10 @@ def test_scores_do_not_depend_on_the_evaluation_batch(run, tmp_path, kind, adapt
 
 
 @every_cell
-def test_a_saved_run_comes_back_with_the_same_scores(run, kind, adapter) -> None:
+def test_a_saved_run_comes_back_with_the_same_scores(plain, kind, adapter) -> None:
     from finetune.reuse import evaluate, load_run
 
-    trained = run(kind, adapter)
+    trained = plain(kind, adapter)
     again = evaluate(trained)["test"]
 
     assert {name: score.value for name, score in again.items()} == pytest.approx(
@@ -106,7 +94,9 @@ def test_a_saved_run_comes_back_with_the_same_scores(run, kind, adapter) -> None
     assert recipe.task.kind == kind
 
 
-@pytest.mark.parametrize("kind", list(TASKS))
+@pytest.mark.parametrize(
+    "kind", [each if each in FRESH else pytest.param(each, marks=pytest.mark.slow) for each in TASKS]
+)
 def test_a_run_reloads_in_a_fresh_process_with_the_same_logits(run, kind) -> None:
     adapter = next(adapter for each, adapter in reversed(tiny.CELLS) if each == kind)
     trained = run(kind, adapter, evaluate={"reload": "fresh"})
@@ -116,8 +106,8 @@ def test_a_run_reloads_in_a_fresh_process_with_the_same_logits(run, kind) -> Non
 
 
 @every_cell
-def test_one_seed_gives_one_run(run, weights, tmp_path, kind, adapter) -> None:
-    first, second = (run(kind, adapter, train={"output_dir": str(tmp_path / name)}) for name in "ab")
+def test_one_seed_gives_one_run(plain, run, weights, tmp_path, kind, adapter) -> None:
+    first, second = plain(kind, adapter), run(kind, adapter, train={"output_dir": str(tmp_path / "second")})
 
     assert_same_weights(weights(first), weights(second), rtol=0, atol=0)
 

@@ -153,12 +153,12 @@ def test_a_tokenizer_of_another_model_is_refused_with_both_sizes(sections, write
 
 
 def test_a_tokenizer_with_nothing_to_pad_with_is_refused(home, contract):
-    from finetune.loading import ModelOptions, load_pretrained, load_tokenizer, set_padding
+    from finetune.loading import ModelOptions, load_config, load_pretrained, load_tokenizer, set_padding
 
     options = ModelOptions(path=str(home / "gpt2"))
     from transformers import AutoModelForCausalLM
 
-    model, _ = load_pretrained(options, AutoModelForCausalLM, None)
+    model, _ = load_pretrained(options, AutoModelForCausalLM, load_config(options))
     processor = load_tokenizer(options)
     processor.pad_token = processor.eos_token = model.config.pad_token_id = None
     with pytest.raises(UserError, match="neither a padding nor an end-of-text token"):
