@@ -179,3 +179,19 @@ def test_a_run_of_an_adapter_carries_base_revision_and_digest(run, bert, monkeyp
 
     other_weights(bert)
     assert main(["evaluate", str(made)]) == 2
+
+
+def test_the_same_adapter_is_the_same_file(bert, adapter):
+    from finetune.foreign.adapters import bind, digest_of_base
+
+    base, found = base_of(bert), set()
+    before = load_file(adapter / "adapter_model.safetensors")
+    for _ in range(8):  # safetensors hashes the names of its metadata with other seeds each time
+        bind(adapter, base)
+        found.add((adapter / "adapter_model.safetensors").read_bytes())
+
+    assert len(found) == 1
+    after = load_file(adapter / "adapter_model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(tensor.equal(after[name]) for name, tensor in before.items())
+    assert digest_of_base(adapter) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,16 +105,21 @@ def base_digest(model: Any) -> str | None:
 
 
 def bind(folder: Path, base: Any) -> None:
-    """Write the sha256 of the base's weights into the header of the adapter in `folder`."""
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save
+    """Write the sha256 of the base's weights into the header of the adapter in `folder`.
 
+    The header is written here: safetensors writes metadata in another order each time, and the same weights would not be
+    the same file.
+    """
     found, file = base_digest(base), folder / WEIGHTS
     if found is None or not file.is_file():
         return
-    with safe_open(file, framework="pt") as opened:
-        metadata = opened.metadata() or {}
-    file.write_bytes(save(load_file(file), {**metadata, "format": "pt", BASE: found}))
+    held = file.read_bytes()
+    data = 8 + int.from_bytes(held[:8], "little")  # the length of the header stands before it
+    header = json.loads(held[8:data])
+    metadata = {**header.pop("__metadata__", {}), "format": "pt", BASE: found}
+    text = json.dumps({"__metadata__": dict(sorted(metadata.items())), **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write_bytes(len(text).to_bytes(8, "little") + text + held[data:])
 
 
 def digest_of_base(folder: Path) -> str | None:
