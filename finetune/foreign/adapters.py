@@ -107,8 +107,8 @@ def base_digest(model: Any) -> str | None:
 def bind(folder: Path, base: Any) -> None:
     """Write the sha256 of the base's weights into the header of the adapter in `folder`.
 
-    The header is written here: safetensors writes metadata in another order each time, and the same weights would not be
-    the same file.
+    The header is written here: safetensors writes metadata in another order each time, and the same weights would not
+    be the same file.
     """
     found, file = base_digest(base), folder / WEIGHTS
     if found is None or not file.is_file():
