@@ -216,3 +216,23 @@ def test_of_equal_scores_the_likelier_checkpoint_is_kept(tmp_path, monkeypatch):
 
     steps = [row["step"] for row in run.history if "eval_nll" in row]
     assert run.state.best_global_step == steps[1]
+
+
+def test_a_kill_between_the_last_checkpoint_and_its_rotation_leaves_no_checkpoint_too_many(tmp_path, monkeypatch):
+    def made():
+        return trainer(tmp_path / "run", train=rows(37), network=model(0.0, False), per_device_train_batch_size=8,
+                       num_train_epochs=2, save_strategy="steps", save_steps=5, save_total_limit=1)  # fmt: skip
+
+    def killed(folder, keep, best, rotate=checkpoints.rotate):
+        if checkpoints.steps(folder)[-1] == 10:
+            raise Killed
+        rotate(folder, keep, best)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "rotate", killed)
+        with pytest.raises(Killed):
+            made().train()
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [5, 10]
+    made().train(resume_from_checkpoint=True)
+
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [10]

@@ -69,10 +69,8 @@ class Checkpointed(transformers.Trainer):
             CheckFailed: the loss or the gradient is not a finite number.
             EnvironmentFailed: a checkpoint cannot be written.
         """
-        path = None
-        if resume_from_checkpoint:
-            path = self._last_good()
-        elif checkpoints.steps(self.checkpoints):
+        path = self._last_good() if resume_from_checkpoint else None
+        if not resume_from_checkpoint and checkpoints.steps(self.checkpoints):
             if not self.args.overwrite:
                 raise UserError(f"{self.checkpoints} holds checkpoints: resume, or start anew with train.overwrite.")
             self._together(lambda: shutil.rmtree(self.checkpoints))
@@ -121,6 +119,8 @@ class Checkpointed(transformers.Trainer):
         reached: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
         if self.state.best_global_step is not None:
             self._find_best()
+        if self._resumed is not None and checkpoints.steps(self.checkpoints)[-1] == self.state.global_step:
+            self._rotate()  # a kill may have come between a commit and its rotation
         if self.args.save_strategy != SaveStrategy.NO:
             self._together(lambda: checkpoints.require_room(self.checkpoints, self._bytes_needed(), self._copies()))
         return reached
@@ -194,7 +194,11 @@ class Checkpointed(transformers.Trainer):
         best = self.state.best_global_step
         if best is not None and checkpoints.checkpoint_path(self.checkpoints, best).is_dir():
             self.state.best_model_checkpoint = str(checkpoints.checkpoint_path(self.checkpoints, best))
-        self._together(lambda: checkpoints.rotate(self.checkpoints, self.args.save_total_limit, best))
+        self._rotate()
+
+    def _rotate(self) -> None:
+        most, best = self.args.save_total_limit, self.state.best_global_step
+        self._together(lambda: checkpoints.rotate(self.checkpoints, most, best))
 
     def _refuse_broken_weights(self, step: int) -> None:
         trained = (each for each in self.model.parameters() if each.requires_grad)
@@ -234,12 +238,8 @@ class Checkpointed(transformers.Trainer):
         return not self.is_deepspeed_enabled or type(self.lr_scheduler).__name__ != "DeepSpeedSchedulerWrapper"
 
     def _own_part(self) -> dict[str, Any]:
-        window = {
-            "loss": self._tr_loss,
-            "logged_step": self._globalstep_last_logged,
-            "total_loss": self._total_loss_scalar,
-        }
-        return {**saved_state.random_state(self.args.device), **window}
+        kept = {"loss": self._tr_loss, "logged_step": self._globalstep_last_logged}
+        return {**saved_state.random_state(self.args.device), **kept, "total_loss": self._total_loss_scalar}
 
     @property
     def _network(self) -> nn.Module:
