@@ -45,7 +45,8 @@ def contract(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def keep(line: str, /, **figures: float) -> None:
         reliability.check(line, figures)
-        request.node.user_properties.append(("contract", (line, figures)))
+        plain = {name: int(value) if isinstance(value, int) else float(value) for name, value in figures.items()}
+        request.node.user_properties.append(("contract", (line, plain)))  # NumPy's numbers do not pass between workers
 
     return keep
 

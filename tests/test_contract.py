@@ -4,6 +4,7 @@ import ast
 import json
 
 import contract as page
+import numpy as np
 import pytest
 
 
@@ -43,3 +44,14 @@ def test_figures_are_of_a_known_line_and_numbers(contract):
         contract("R99", kills=1)
     with pytest.raises(AssertionError, match="number"):
         contract("R1", kills="many")
+
+
+def test_numpys_numbers_pass_between_the_workers_as_plain_ones(request, contract):
+    contract("R9", largest=np.float64(0.0))
+
+    (name, (line, figures)) = request.node.user_properties[-1]
+    assert (name, line, {each: type(value) for each, value in figures.items()}) == (
+        "contract",
+        "R9",
+        {"largest": float},
+    )
