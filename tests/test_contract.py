@@ -49,9 +49,6 @@ def test_figures_are_of_a_known_line_and_numbers(contract):
 def test_numpys_numbers_pass_between_the_workers_as_plain_ones(request, contract):
     contract("R9", largest=np.float64(0.0))
 
-    (name, (line, figures)) = request.node.user_properties[-1]
-    assert (name, line, {each: type(value) for each, value in figures.items()}) == (
-        "contract",
-        "R9",
-        {"largest": float},
-    )
+    name, (line, figures) = request.node.user_properties.pop()  # it is no figure of the page
+    assert (name, line) == ("contract", "R9")
+    assert type(figures["largest"]) is float
