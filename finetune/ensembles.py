@@ -47,7 +47,7 @@ def predict(
     Raises:
         UserError: the runs do not go together, or give no such answers.
     """
-    refuse_unwritable(output)
+    refuse_unwritable(output, file)
     if combine not in WAYS:
         raise UserError(f"--combine is {combine}; known: {', '.join(WAYS)}.{did_you_mean(combine, WAYS)}")
     labels, problem = _shared(runs, combine, overrides)

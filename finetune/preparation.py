@@ -163,7 +163,7 @@ def check(recipe: Recipe, personal: Path | None = None) -> Prepared:
     prepared = prepare(recipe)
     places = _personal(prepared)
     if personal is not None:
-        write_places(personal, places)
+        write_places(personal, places, prepared.splits.fingerprints)
     for row in prepared.splits.ledger:
         print(f"{row['split']}: {row['step']}: {row['before']} → {row['after']} rows")
     print("The recipe, the data and the tokenizer are in order.")

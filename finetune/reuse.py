@@ -153,7 +153,7 @@ def _origin(run: Path, recipe: Recipe, seed: int) -> np.ndarray:
 def predict(run: Path, file: Path, output: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Dataset:
     """Answer every row of a file; write the answers to `output` (.jsonl, .csv or .parquet) when it is given."""
     artefact.open_run(run)
-    refuse_unwritable(output)
+    refuse_unwritable(output, file)
     recipe, model, processor = load_run(run, overrides)
     rows = read_unlabelled(recipe, str(file))
     # Every row gets an answer: what training would drop or refuse is cut here.
@@ -183,9 +183,11 @@ def _refuse_unanswered(rows: Dataset, inputs: Dataset) -> None:
     raise UserError(f"{lost}: cannot be answered: it is too long to be cut, or has nothing to be asked; leave it out.")
 
 
-def refuse_unwritable(output: Path | None) -> None:
-    """Refuse a file for answers that has an unknown ending, or no folder to lie in."""
+def refuse_unwritable(output: Path | None, rows: Path) -> None:
+    """Refuse a file for answers that has an unknown ending, no folder to lie in, or the rows themselves."""
     if output is not None and output.suffix not in (".jsonl", ".csv", ".parquet"):
         raise UserError(f"--output: {output} should end in .jsonl, .csv or .parquet.")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output: {output} cannot be written: {output.parent} is no folder, or {output.name} is one.")
+    if output is not None and output.exists() and rows.exists() and output.samefile(rows):
+        raise UserError(f"--output: {output} holds the rows; give another file, for the answers would replace them.")

@@ -160,7 +160,7 @@ VERBS = {
         "finetune.preparation:check",
         "Read a recipe and its data, and say whether training could start, and where personal data stands.",
         ("recipe",),
-        {**PRINT, "personal": "FILE.jsonl for every place of personal data or keys: file, line and kind"},
+        {**PRINT, "personal": "FILE.jsonl to write, with every place of personal data or keys: file, line and kind"},
         overrides=True,
     ),
     "audit": Verb(

@@ -195,3 +195,12 @@ def test_preview_shows_what_scrubbing_changed_and_check_finds_nothing_more(recip
     assert "train: no personal data or keys of a known form in 30 rows." in capsys.readouterr().out
     assert main(["check", str(path), "--personal", "/nowhere/at/all.jsonl"]) == 2
     assert "--personal: /nowhere/at/all.jsonl cannot be written" in capsys.readouterr().err
+
+
+def test_the_list_of_places_never_replaces_the_rows_themselves(recipe, tmp_path, capsys):
+    made = recipe()
+    before = (tmp_path / "own.jsonl").read_bytes()
+
+    assert main(["check", str(made), "--personal", str(tmp_path / "own.jsonl")]) == 2
+    assert "own.jsonl holds rows of the recipe" in capsys.readouterr().err
+    assert (tmp_path / "own.jsonl").read_bytes() == before
