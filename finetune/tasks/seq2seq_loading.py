@@ -100,7 +100,27 @@ def load_seq2seq(model: ModelOptions, processor: Processor) -> tuple[PreTrainedM
     whole.generation_config.decoder_start_token_id = start
     if not 0 <= start < _rows(whole):
         raise UserError(f"model.path: decoder_start_token_id is {start}, which is no token of this model.")
+    _leave_unread(whole)
     return network, new
+
+
+def _leave_unread(network: Any) -> None:
+    """Train no embedding that no gradient reaches; several processes would wait for it.
+
+    Without tied embeddings BART's and Marian's `shared` is left over; Marian's fixed positions are fixed where they are
+    made, and transformers 5.23 forgets it where they are loaded.
+    """
+    for module in network.modules():
+        if "Sinusoidal" in type(module).__name__:
+            module.weight.requires_grad_(False)
+    inner = getattr(network, "model", network)
+    shared = getattr(inner, "shared", None)
+    if shared is None:
+        return
+    halves = [getattr(getattr(inner, name, None), "embed_tokens", None) for name in ("encoder", "decoder")]
+    read = [each for each in (*halves, network.get_output_embeddings()) if each is not None]
+    if all(each.weight is not shared.weight for each in read):
+        shared.weight.requires_grad_(False)
 
 
 def _rows(network: Any) -> int:
