@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,25 @@ def run(sections: Any, write_recipe: Any) -> Callable[..., Path]:
         return train(Recipe.read(write_recipe(sections(kind, adapter, **changes))))
 
     return go
+
+
+@pytest.fixture
+def bert(home: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny encoder, to be damaged."""
+    return Path(shutil.copytree(home / "bert", tmp_path / "bert"))
+
+
+@pytest.fixture
+def adapter(bert: Path, tmp_path: Path) -> Path:
+    """An adapter on that copy."""
+    from foreign import base_of
+    from peft import LoraConfig
+
+    from finetune.adapters import attach
+
+    attached = attach(base_of(bert), LoraConfig(r=2, target_modules="auto"), [])
+    attached.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
 
 
 @pytest.fixture

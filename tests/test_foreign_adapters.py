@@ -20,20 +20,6 @@ from finetune.adapters.attaching import without_noise
 SLOW = r"(?:(\w)|(\w\w)|(\w\w\w)|\.|(\.\w))+\d\d"  # a pattern that tries a great many ways
 
 
-@pytest.fixture
-def bert(home: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(home / "bert", tmp_path / "bert"))
-
-
-@pytest.fixture
-def adapter(bert: Path, tmp_path: Path) -> Path:
-    from peft import LoraConfig
-
-    attached = attach(base_of(bert), LoraConfig(r=2, target_modules="auto"), [])
-    attached.save_pretrained(tmp_path / "adapter")
-    return tmp_path / "adapter"
-
-
 # ---- S2: adapters
 
 ADAPTERS = [

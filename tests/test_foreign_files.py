@@ -18,24 +18,9 @@ from foreign import base_of, edit, load, refused
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from finetune.adapters import attach, load_adapter
+from finetune.adapters import load_adapter
 from finetune.errors import UserError
 from finetune.loading import ModelOptions, load_config, load_tokenizer
-
-
-@pytest.fixture
-def bert(home: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(home / "bert", tmp_path / "bert"))
-
-
-@pytest.fixture
-def adapter(bert: Path, tmp_path: Path) -> Path:
-    from peft import LoraConfig
-
-    attached = attach(base_of(bert), LoraConfig(r=2, target_modules="auto"), [])
-    attached.save_pretrained(tmp_path / "adapter")
-    return tmp_path / "adapter"
-
 
 # ---- S1: pickles, by name and by first bytes
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from foreign import load
 from hypothesis import HealthCheck, given, settings
@@ -176,11 +174,6 @@ def passes_or_says(call: Callable[[], Any]) -> None:
     except FinetuneError as error:
         said = str(error)
     assert "\n" not in said
-
-
-@pytest.fixture
-def bert(home: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(home / "bert", tmp_path / "bert"))
 
 
 CONFIG = [

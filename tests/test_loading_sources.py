@@ -42,11 +42,6 @@ def line(error: pytest.ExceptionInfo[BaseException]) -> str:
 
 
 @pytest.fixture
-def bert(home: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(home / "bert", tmp_path / "bert"))
-
-
-@pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> str:
     folder = tmp_path / "site" / "tiny_wheel"
     shutil.copytree(home / "bert", folder / "weights")
