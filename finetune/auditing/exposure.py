@@ -110,7 +110,7 @@ def _all_hidden(task: Any, trainer: Any, processor: Any, inputs: Dataset) -> np.
                 places = torch.zeros((1, length), dtype=torch.bool, device=trainer.args.device)
                 places[0, min(before, length - after - 1) : length - after] = True
                 hidden = batch["input_ids"].masked_fill(places, int(processor.mask_token_id))
-                logits, _ = task._predicted(trainer.model.eval(), batch, hidden, places)
+                logits, _ = task.predicted(trainer.model.eval(), batch, hidden, places)
                 for place in members:
                     told = torch.tensor([group[place]], device=logits.device)[places]
                     costs[start + place] = float(F.cross_entropy(logits, told, reduction="sum"))

@@ -152,7 +152,7 @@ class MaskedLM(Taught):
 
         ids, labels = self._masked(batch)
         places = labels != -100
-        logits, outputs = self._predicted(model, batch, ids, places)
+        logits, outputs = self.predicted(model, batch, ids, places)
         total = F.cross_entropy(logits, labels[places], reduction="sum")
         if self.next_sentence:  # the sum of BERT's two means, where pairs have as many hidden tokens
             total = total + (places.sum(dim=1) * pairs.next_losses(outputs, batch)).sum()
@@ -167,7 +167,7 @@ class MaskedLM(Taught):
     def read_places(self, batch: Batch) -> Tensor:
         return batch["units"] != FREE
 
-    def _predicted(self, model: PreTrainedModel, batch: Batch, ids: Tensor, places: Tensor) -> tuple[Tensor, Any]:
+    def predicted(self, model: PreTrainedModel, batch: Batch, ids: Tensor, places: Tensor) -> tuple[Tensor, Any]:
         """Return (fp32 logits at the places, shape (places, vocabulary); the outputs)."""
         with predicting_at(model, places):
             outputs = self._forward(model, batch, ids)
@@ -205,7 +205,7 @@ class MaskedLM(Taught):
 
         ids, labels = self._masked(batch)
         places = labels != -100
-        logits, outputs = self._predicted(model, batch, ids, places)
+        logits, outputs = self.predicted(model, batch, ids, places)
         cost = torch.zeros(labels.shape, dtype=torch.float64, device=labels.device)
         cost[places] = F.cross_entropy(logits, labels[places], reduction="none").double()
         said = torch.full_like(labels, -100)

@@ -58,7 +58,7 @@ def _cost(task: MaskedLM, model: PreTrainedModel, batch: Any, mask_id: int) -> t
         one = torch.zeros_like(copies["input_ids"], dtype=torch.bool)
         one[range(len(part)), part] = True
         with torch.no_grad():
-            logits, _ = task._predicted(model, copies, copies["input_ids"].masked_fill(one, mask_id), one)
+            logits, _ = task.predicted(model, copies, copies["input_ids"].masked_fill(one, mask_id), one)
         total += float(F.cross_entropy(logits, ids[0, part], reduction="sum"))
     return total, len(places)
 
