@@ -70,6 +70,24 @@ def test_a_copy_is_a_function_of_seed_row_and_number_alone(tmp_path):
         ]
 
 
+def test_the_same_rows_elsewhere_have_the_same_copies_and_equal_rows_have_their_own(tmp_path):
+    rows = [*tiny.sentences(20, seed=1), *[{"text": WORDS, "label": "x"}] * 8]
+    made = []
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        path = tiny.write_rows(tmp_path / folder / f"{folder}.jsonl", rows)
+        options = DataOptions(train=str(path), augment=AugmentOptions(delete=0.2, swap=0.2), duplicates="off")
+        made.append(load_splits(options, TEXT, ("train",)).rows["train"])
+    assert made[0]["text"][:] == made[1]["text"][:]
+    copies = [
+        text
+        for row_id, text in zip(made[0]["row_id"], made[0]["text"], strict=True)
+        if "~" in row_id and set(text.split()) <= set(WORDS.split())
+    ]
+    assert len(copies) == 8
+    assert len(set(copies)) > 4
+
+
 def test_held_out_rows_are_never_varied_and_never_leak(tmp_path):
     path = tiny.write_rows(tmp_path / "train.jsonl", tiny.sentences(60, seed=1))
     test = tiny.write_rows(tmp_path / "test.jsonl", tiny.sentences(20, seed=2))

@@ -30,9 +30,9 @@ def augmented(
 ) -> tuple[pa.Table, str]:
     """Return the rows, each followed by its copies, and a sentence on them with examples.
 
-    What a copy is depends on the seed, the row's id and its number alone. A copy that came out as the row itself, for
-    it has one word or none that has synonyms, as an earlier copy of it, or as a row that is held out, is left out and
-    counted. It bears the row's id with its number: "train.csv:3~1".
+    What a copy is depends on the seed, the row's texts and its number alone, wherever the file lies. A copy that came
+    out as the row itself, for it has one word or none that has synonyms, as an earlier copy of it, or as a row that is
+    held out, is left out and counted. It bears the row's id with its number: "train.csv:3~1".
 
     Args:
         table: training rows.
@@ -45,7 +45,7 @@ def augmented(
     names = [name for name in texts if name in table.column_names]
     columns = {name: table.column(name).to_pylist() for name in names}
     ids = table.column("row_id").to_pylist()
-    copies, did = _copies(columns, ids, options, seed, rewriters or {})
+    copies, did = _copies(columns, options, seed, rewriters or {})
     apart = {text for each in held for text in normal_texts(each, names)}
     places, made_ids, shown = [], [], list[str]()
     made: dict[str, list[str]] = {name: [] for name in names}
@@ -78,22 +78,20 @@ def augmented(
 
 
 def _copies(
-    columns: Mapping[str, list[str]],
-    ids: Sequence[str],
-    options: AugmentOptions,
-    seed: int,
-    rewriters: Mapping[str, Rewriter],
+    columns: Mapping[str, list[str]], options: AugmentOptions, seed: int, rewriters: Mapping[str, Rewriter]
 ) -> tuple[dict[Place, dict[str, str]], dict[Place, set[str]]]:
     """Return the texts of every copy, and the operations that made it."""
     shares, later = options.shares, dict[str, list[tuple[Place, str, str]]]()
     synonyms = read_thesaurus(options.thesaurus) if options.thesaurus is not None else {}
     made: dict[Place, dict[str, str]] = {}
     did: dict[Place, set[str]] = {}
-    for place, row_id in enumerate(ids):
+    times = Counter[tuple[str, ...]]()  # equal rows get copies of their own
+    for place, row in enumerate(zip(*columns.values(), strict=True)):
+        times[row] += 1
         for copy in range(1, options.copies + 1):
             made[place, copy], did[place, copy] = {}, set()
             for name, texts in columns.items():
-                own = f"{seed}\x1f{row_id}\x1f{copy}\x1f{name}"
+                own = "\x1f".join([str(seed), *row, str(times[row]), str(copy), name])
                 operation, _ = drawn(shares, own)
                 did[place, copy].add(operation)
                 if operation in rewriters:
@@ -103,8 +101,8 @@ def _copies(
     for operation, asked in later.items():
         given = [columns[name][place] for (place, _), name, _ in asked]
         told = rewriters[operation].write(given, [own for _, _, own in asked])
-        for (where, name, _), before, after in zip(asked, given, told, strict=True):
-            made[where][name] = after if after.strip() else before
+        for (where, name, _), text, new in zip(asked, given, told, strict=True):
+            made[where][name] = new if new.strip() else text
     return made, did
 
 
