@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         with terminated():
             code = _run(arguments)
     except BaseException as error:  # what `ending` does not know is raised again
-        known = ending(error)
+        verb = VERBS.get(arguments[0]) if arguments else None
+        known = ending(error, resumes=verb is not None and verb.resumes)
         if known is None:
             raise
         say(error, known[1])

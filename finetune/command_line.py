@@ -45,6 +45,7 @@ class Verb:
     shows: str = ""  # "module:function" from what `call` returns to what is printed
     data: bool = False  # what it prints is for another program: all other words go to stderr
     of_seeds: bool = False  # takes the folder of train.seeds as well as a run
+    resumes: bool = False  # the same command goes on where one that was stopped has got to
     hidden: bool = False  # for our own processes
 
 

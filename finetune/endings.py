@@ -43,15 +43,20 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, where nothing notes it and goes on to a better place to stop."""
 
 
-def ending(error: BaseException) -> tuple[int, str] | None:
-    """Return (exit code, line) for an exception, or None for one that is a fault of ours and keeps its traceback."""
+def ending(error: BaseException, resumes: bool = False) -> tuple[int, str] | None:
+    """Return (exit code, line) for an exception, or None for one that is a fault of ours and keeps its traceback.
+
+    Args:
+        error: that ended a command.
+        resumes: the same command goes on from what it has saved.
+    """
     if isinstance(error, FinetuneError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         code, what = (
             (TERMINATED, "stopped by SIGTERM") if isinstance(error, Terminated) else (INTERRUPTED, "interrupted")
         )
-        return code, f"{what}; the same training resumes from its last checkpoint, if it has one."
+        return code, f"{what}; the same command goes on from its last checkpoint, if it has one." if resumes else what
     if type(error).__name__ == PANIC:
         why = " ".join(str(error).split())
         return 2, f"the tokenizer gave up on a text ({why}): its tokenizer.json has a pattern that would take for ever."

@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,19 +159,25 @@ def _adapter(values: dict[str, Any] | None, task: Task) -> PeftConfig | HeadOnly
 
 def _parse(cls: type, values: dict[str, Any], section: str) -> Any:
     """Make an instance of a section's class with jsonargparse; one line for a reader's mistake."""
-    import jsonargparse
-
-    jsonargparse.set_loader("values", lambda text: text)  # values are YAML's already: "[qv]" stays text
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, parser_mode="values")
     # What was not given is not passed on: some classes warn of their own defaults when they are.
     left_out = {each.name for each in dataclasses.fields(cls) if each.name not in values and not _is_required(each)}
-    parser.add_class_arguments(cls, section, skip=left_out)
+    parser = _parser(cls, section, frozenset(left_out))
     try:
         return parser.instantiate(parser.parse_object({section: values}))[section]
     except argparse.ArgumentError as error:
         raise UserError(_reason(str(error), section)) from None
     except (ValueError, TypeError, ImportError) as error:  # a class's own __post_init__
         raise UserError(_reason(f"{section}: {error}", section)) from None
+
+
+@cache  # a recipe is read more than once in a run, and a sweep or an audit reads many
+def _parser(cls: type, section: str, left_out: frozenset[str]) -> Any:
+    import jsonargparse
+
+    jsonargparse.set_loader("values", lambda text: text)  # values are YAML's already: "[qv]" stays text
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, parser_mode="values")
+    parser.add_class_arguments(cls, section, skip=set(left_out))
+    return parser
 
 
 def _is_required(option: dataclasses.Field) -> bool:

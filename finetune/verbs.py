@@ -16,6 +16,7 @@ VERBS = {
         {**PROFILE, **OVERWRITE, **PRINT},
         overrides=True,
         shows="finetune.showing:run",
+        resumes=True,
     ),
     "init": Verb(
         "finetune.drafting:draft",
@@ -30,6 +31,7 @@ VERBS = {
         ("recipe", "sweep"),
         overrides=True,
         shows="finetune.sweeping:shown",
+        resumes=True,
     ),
     "evaluate": Verb(
         "finetune.reuse:evaluate",

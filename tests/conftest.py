@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tiny_documents import documents
 # Equal bits are promised for an equal number of threads; one also keeps test processes off each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.fsync = lambda handle: None  # it waits for a disk that no test takes away; tests of the checkpoints count its calls
 unpickling.begin()
 nothing_is_unpickled = unpickling.nothing_is_unpickled
 HANDED: list[tuple[str, str, dict[str, Any]]] = []  # figures of the tests that passed: node, line, figures
@@ -32,6 +35,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and report.passed:
         HANDED.extend((report.nodeid, *each) for name, each in report.user_properties if name == "contract")
+
+
+def pytest_runtest_teardown(kept: dict[str, int] = {"modules": 0}) -> None:  # noqa: B006 - one for all tests
+    """Leave the objects of newly imported libraries out of the collections that end every training."""
+    if len(sys.modules) > kept["modules"] + 100:
+        gc.collect()
+        gc.freeze()
+        kept["modules"] = len(sys.modules)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -106,6 +117,25 @@ def run(sections: Any, write_recipe: Any) -> Callable[..., Path]:
 
     def go(kind: str, adapter: str = "whole", /, **changes: dict[str, Any]) -> Path:
         return train(Recipe.read(write_recipe(sections(kind, adapter, **changes))))
+
+    return go
+
+
+@pytest.fixture(scope="session")
+def known() -> dict[tuple[str, str], Path]:
+    """The runs of `plain`."""
+    return {}
+
+
+@pytest.fixture
+def plain(run: Any, known: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Return a function that gives the run of a cell's own recipe, trained once for all tests that only read it."""
+
+    def go(kind: str, adapter: str = "whole") -> Path:
+        if (kind, adapter) not in known:
+            folder = tmp_path_factory.mktemp("plain") / "run"
+            known[kind, adapter] = run(kind, adapter, train={"output_dir": str(folder)})
+        return known[kind, adapter]
 
     return go
 

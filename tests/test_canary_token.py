@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import pytest
 
 CANARY = "hf_" + "CanaryBirdSingsAtDawn" + "0123456789abcdef"
 ROUTES = ["flag", "flag of its own", "environment", "netrc", "token file", "configuration", "recipe"]
+OFTEN = {("flag", "ok"), ("flag of its own", "ok"), ("recipe", "ok"), ("environment", "ok"), ("token file", "crash")}
+REFUSED = ("flag", "flag of its own", "recipe")
 CRASH = """
 import sys
 from finetune.training import trainer
@@ -69,15 +71,13 @@ def followed(command: list[str], environment: dict[str, str], log: Path) -> tupl
     return process.returncode, log.read_text(errors="replace"), lines
 
 
-def cases() -> Iterator[Any]:
-    """Yield every route with both endings; those that only another file tells apart are slow."""
-    for route in ROUTES:
-        for ending in ("ok", "crash"):
-            slow = ending == "ok" and route in ("netrc", "token file", "configuration")
-            yield pytest.param(route, ending, marks=[pytest.mark.slow] if slow else [], id=f"{route}-{ending}")
-
-
-@pytest.mark.parametrize(("route", "ending"), cases())
+@pytest.mark.parametrize(
+    ("route", "ending"),
+    [
+        pytest.param(*case, marks=[] if case in OFTEN else pytest.mark.slow)
+        for case in itertools.product(ROUTES, ("ok", "crash"))
+    ],
+)
 def test_a_token_stands_in_no_byte_of_a_run(sections, write_recipe, tmp_path, contract, route, ending):
     folder = tmp_path / "work"
     folder.mkdir()
@@ -92,7 +92,7 @@ def test_a_token_stands_in_no_byte_of_a_run(sections, write_recipe, tmp_path, co
 
     code, said, lines = followed(command, {**os.environ, **variables}, tmp_path / "said.txt")
 
-    refused = route in ("flag", "flag of its own", "recipe")
+    refused = route in REFUSED
     assert code == (2 if refused else 0 if ending == "ok" else 1), said
     assert ("boom" in said) == (ending == "crash" and not refused)
     files = [file for file in folder.rglob("*") if file.is_file()]

@@ -192,6 +192,20 @@ def test_what_goes_wrong_has_its_exit_code_and_one_line(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(("verb", "goes_on"), [("train", True), ("preview", False), ("selftest", False)])
+def test_only_a_command_that_goes_on_later_says_so(
+    recipe: Path, called: list, monkeypatch: pytest.MonkeyPatch, capsys: Any, verb: str, goes_on: bool
+):
+    def fail(**given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["room"], "function", fail)
+
+    assert main([verb, str(recipe)]) == 130
+    line = "finetune: interrupted" + "; the same command goes on from its last checkpoint, if it has one." * goes_on
+    assert capsys.readouterr().err == f"{line}\n"
+
+
 def test_our_own_faults_keep_their_traceback(recipe: Path, called: list, monkeypatch: pytest.MonkeyPatch):
     def fail(**given: object) -> None:
         raise KeyError("ours")

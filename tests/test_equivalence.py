@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,24 +16,6 @@ every_cell = pytest.mark.parametrize(("kind", "adapter"), tiny.CELLS)
 
 
 FRESH = ("text-classification", "causal-lm", "seq2seq", "image-gan")  # the others under slow: 5 to 10 s each
-
-
-@pytest.fixture(scope="module")
-def known() -> dict[tuple[str, str], Path]:
-    return {}
-
-
-@pytest.fixture
-def plain(run, known, tmp_path_factory) -> Callable[[str, str], Path]:
-    """Return the run of a cell's own recipe, trained once for the tests that only read it."""
-
-    def go(kind: str, adapter: str) -> Path:
-        if (kind, adapter) not in known:
-            folder = tmp_path_factory.mktemp("plain") / "run"
-            known[kind, adapter] = run(kind, adapter, train={"output_dir": str(folder)})
-        return known[kind, adapter]
-
-    return go
 
 
 def scores(folder: Path) -> dict:

@@ -56,8 +56,8 @@ def launched(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
 
 
 @every_cell
-def test_two_processes_take_the_steps_of_one(launched, run, weights, kind, adapter) -> None:
-    alone = run(kind, adapter)
+def test_two_processes_take_the_steps_of_one(launched, plain, weights, kind, adapter) -> None:
+    alone = plain(kind, adapter)
     together = launched / f"{kind}-{adapter}"
 
     assert json.loads((together / "environment.json").read_text())["world_size"] == 2
@@ -67,9 +67,10 @@ def test_two_processes_take_the_steps_of_one(launched, run, weights, kind, adapt
 
 
 @every_cell
-def test_two_processes_count_every_row_once(launched, run, kind, adapter) -> None:
+def test_two_processes_count_every_row_once(launched, plain, kind, adapter) -> None:
     alone, together = (
-        json.loads((each / "scores.json").read_text()) for each in (run(kind, adapter), launched / f"{kind}-{adapter}")
+        json.loads((each / "scores.json").read_text())
+        for each in (plain(kind, adapter), launched / f"{kind}-{adapter}")
     )
     for split in ("validation", "test"):
         for name, score in alone[split].items():
@@ -79,7 +80,7 @@ def test_two_processes_count_every_row_once(launched, run, kind, adapter) -> Non
 
 @pytest.mark.slow
 def test_zero2_on_two_processes_takes_the_steps_of_one_for_every_task_of_one_model(
-    tmp_path, home, run, weights
+    tmp_path, home, plain, weights
 ) -> None:
     cells = [cell for cell in CELLS if task_class(cell[0]).trainer == Task.trainer]  # DeepSpeed holds one model: no GAN
     folder = train_all("zero2", tmp_path, home, cells)
@@ -87,7 +88,7 @@ def test_zero2_on_two_processes_takes_the_steps_of_one_for_every_task_of_one_mod
     for kind, adapter in cells:
         together = folder / f"{kind}-{adapter}"
         assert json.loads((together / "environment.json").read_text())["world_size"] == 2
-        expected = weights(run(kind, adapter, train={"output_dir": str(tmp_path / f"alone-{kind}-{adapter}")}))
+        expected = weights(plain(kind, adapter))
         given = weights(together)
         for name, tensor in expected.items():
             torch.testing.assert_close(given[name], tensor, rtol=1e-4, atol=1e-5)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HEADLINES = (  # the first two that exist
     "nelbo",
@@ -146,10 +150,15 @@ def lead(own: dict[str, Any], split: str | None, baselines: dict[str, Any]) -> s
 
 def page(template: str, **contents: Any) -> str:
     """Return a page of this room's templates, filled in."""
+    return _pages().get_template(template).render(**contents)
+
+
+@cache
+def _pages() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(
         loader=PackageLoader("finetune.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     pages.filters |= {"number": number, "named": named, "interval": interval}
-    return pages.get_template(template).render(**contents)
+    return pages

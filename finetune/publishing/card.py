@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from finetune.publishing.scrubbing import without_paths
 from finetune.publishing.snippets import graphs_snippet, snippet
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from finetune.recipe import Recipe
 
 MINOR = ("micro_", "weighted_")  # scores that stand in scores.json alone, with those of each class
@@ -55,6 +58,13 @@ def render(run: Path, recipe: Recipe, place: Place) -> str:
     Raises:
         ValueError: the metadata are malformed.
     """
+    held = contents(run, recipe, place)
+    metadata = front_matter(recipe, place.name.rpartition("/")[2], place.base, place.publish, held["family"], held)
+    return f"---\n{metadata}---\n" + _pages().get_template("card.md.jinja").render(**held)
+
+
+@cache
+def _pages() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(  # Markdown, not HTML: nothing is escaped
@@ -65,9 +75,7 @@ def render(run: Path, recipe: Recipe, place: Place) -> str:
         lstrip_blocks=True,
     )
     pages.filters |= {"number": number, "named": named, "interval": interval, "cell": _cell}
-    held = contents(run, recipe, place)
-    metadata = front_matter(recipe, place.name.rpartition("/")[2], place.base, place.publish, held["family"], held)
-    return f"---\n{metadata}---\n" + pages.get_template("card.md.jinja").render(**held)
+    return pages
 
 
 def contents(run: Path, recipe: Recipe, place: Place) -> dict[str, Any]:
