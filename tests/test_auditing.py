@@ -38,6 +38,7 @@ def result(folder):
     return json.loads((folder / "audit.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_secrets_that_were_seen_are_exposed_and_those_that_were_not_are_at_chance(recipe, tmp_path, capsys, contract):
     path = recipe("causal-lm", train={"num_train_epochs": 7})
 

@@ -13,9 +13,11 @@ from same_weights import assert_same_weights
 from finetune.tasks import TASKS
 
 every_cell = pytest.mark.parametrize(("kind", "adapter"), tiny.CELLS)
-
-
-FRESH = ("text-classification", "causal-lm", "seq2seq", "image-gan")  # the others under slow: 5 to 10 s each
+OFTEN = [cell for cell in tiny.CELLS if cell[1] == "whole" or cell[0] in ("text-classification", "causal-lm")]
+every_cell_often_or_slow = pytest.mark.parametrize(
+    ("kind", "adapter"), [cell if cell in OFTEN else pytest.param(*cell, marks=pytest.mark.slow) for cell in tiny.CELLS]
+)
+FRESH = ("text-classification", "causal-lm")  # the others under slow: 5 to 10 s each
 
 
 def scores(folder: Path) -> dict:

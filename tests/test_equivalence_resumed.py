@@ -6,24 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 from same_weights import assert_same_weights
-
-BOTH = ("text-classification", "causal-lm")  # of the other tasks, what is not whole runs under slow
-every_cell = pytest.mark.parametrize(
-    ("kind", "adapter"),
-    [
-        cell if cell[1] == "whole" or cell[0] in BOTH else pytest.param(*cell, marks=pytest.mark.slow)
-        for cell in tiny.CELLS
-    ],
-)
+from test_equivalence import every_cell_often_or_slow
 
 
 def scores(folder: Path) -> dict:
     return json.loads((folder / "scores.json").read_text())
 
 
-@every_cell
+@every_cell_often_or_slow
 def test_a_run_resumed_in_the_middle_of_an_epoch_ends_with_the_bits_of_an_unbroken_one(
     run, weights, tmp_path, kind, adapter, monkeypatch
 ) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from test_two_processes import ROOT, launch
 from tiny_gan import GAMES, NORMED, SGD, gradients_of, history, images, state, trainer
 
+pytestmark = pytest.mark.slow  # test_two_processes holds a whole run of every task against one process
 WHOLE = {"per_device_train_batch_size": 16}
 every_game = pytest.mark.parametrize("name", GAMES)
 

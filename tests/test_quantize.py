@@ -171,6 +171,7 @@ def test_without_asking_the_token_vectors_and_the_head_stay_as_they_are(trained,
     assert sum(map(is_quantized, load_run(rounded)[1].modules())) == 13  # six a layer, and the pooler
 
 
+@pytest.mark.slow  # two processes of 5 to 10 s
 def test_transformers_alone_refuses_a_rounded_model_and_the_cards_code_reads_it(trained, tmp_path) -> None:
     from finetune.publishing.snippets import snippet
     from finetune.recipe import Recipe

@@ -195,7 +195,7 @@ def test_packed_and_accumulated_steps_are_those_of_one_batch(run, weights, tmp_p
         torch.testing.assert_close(given[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
-@both
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_a_run_comes_back_in_a_fresh_process_with_dropout_and_is_evaluated_in_any_batch(run, cell) -> None:
     from finetune.reuse import evaluate, sample
 

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from finetune.errors import CheckFailed, EnvironmentFailed
 FORMAT = 1  # raised when a reader of the last format would misread the folder
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
+HASHED_AT_ONCE = 2
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -80,12 +82,11 @@ def commit(folder: Path, step: int, facts: dict[str, Any]) -> Path:
     """
     stage, path = _stage(folder, step), checkpoint_path(folder, step)
     with disk(folder, sum(file.stat().st_size for file in _files(stage))):
+        honour_umask(stage)
         manifest = {"format": FORMAT, "step": step, **facts, "files": _listed(stage)}
         manifest["sha256"] = _digest(manifest)
         (stage / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        honour_umask(stage)
-        for file in _files(stage):
-            _sync(file)
+        _sync(stage / MANIFEST)
         for inner in (*(each for each in stage.rglob("*") if each.is_dir()), stage):
             _sync(inner)
         if path.exists():  # the same step again, after a resume from an earlier one
@@ -233,10 +234,14 @@ def _files(stage: Path) -> list[Path]:
 
 
 def _listed(stage: Path) -> dict[str, dict[str, Any]]:
-    return {
-        file.relative_to(stage).as_posix(): {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-        for file in _files(stage)
-    }
+    """Return name, size and hash of every file, each of which is on the disk by then."""
+
+    def entry(file: Path) -> tuple[str, dict[str, Any]]:
+        _sync(file)
+        return file.relative_to(stage).as_posix(), {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:  # weights and optimizer are most of it: one each
+        return dict(pool.map(entry, _files(stage)))
 
 
 def _sha256(file: Path) -> str:
