@@ -27,6 +27,7 @@ READS = {
     "profile": str, "method": str, "weights": str, "to": str, "class": str, "importance": str,
     "model": str, "combine": str, "personal": Path,
 }  # fmt: skip
+WRITTEN = {"personal": ".jsonl", "json": ".json"}  # files that a verb writes after long work
 SEVERAL = "runs"  # the position that takes one or more
 
 
@@ -86,6 +87,7 @@ def take_apart(name: str, verb: Verb, arguments: list[str]) -> Command:
             command.overrides.pop(option, None)  # the last one counts, and stands last
             command.overrides[option] = Written(value)
     _place(command, verb, loose)
+    _spare_what_is_read(command)
     if command.flags.pop("overwrite", False):
         command.overrides["train.overwrite"] = True
     return command
@@ -182,6 +184,24 @@ def _place(command: Command, verb: Verb, loose: list[str]) -> None:
     command.positions = {name: Path(word) for name, word in zip(verb.positions, loose, strict=False)}
     if several:
         command.positions[SEVERAL] = [Path(word) for word in loose[len(verb.positions) - 1 :]]
+
+
+def _spare_what_is_read(command: Command) -> None:
+    """Refuse a file to write that cannot be one, or that the command reads, before any work is done for it."""
+    read = [each for value in command.positions.values() for each in (value if isinstance(value, list) else [value])]
+    read += [command.flags["file"]] if "file" in command.flags else []
+    for flag in ("output", "grid", *WRITTEN):
+        path = command.flags.get(flag)
+        if path is None:
+            continue
+        if flag in WRITTEN and path.suffix != WRITTEN[flag]:
+            raise UserError(f"--{flag}: {path} should end in {WRITTEN[flag]}.")
+        if flag in WRITTEN and path.is_dir():
+            raise UserError(f"--{flag}: {path} cannot be written: it is a folder.")
+        if flag in WRITTEN and not path.absolute().parent.is_dir():
+            raise UserError(f"--{flag}: {path} cannot be written: {path.parent} is no folder.")
+        if path.is_file() and any(each.exists() and path.samefile(each) for each in read):
+            raise UserError(f"--{flag}: {path} is read by this command; give another file, to be written.")
 
 
 def _is_path(word: str) -> bool:

@@ -153,6 +153,7 @@ def test_canaries_stand_as_often_as_they_say_and_the_rows_in_their_order(digits)
     mixed = planting.planted(rows, CausalLM(), made, seed=3)
 
     assert [each for each in mixed["row_id"] if each.startswith("x:")] == rows["row_id"][:]
+    assert len(set(mixed["row_id"])) == len(mixed)  # private training counts each for itself
     for canary in made:
         assert mixed["text"][:].count(f"{canary.before} {canary.secret}") == canary.times
         assert len({canary.secret, *canary.others}) == planting.CANDIDATES

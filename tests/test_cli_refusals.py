@@ -176,6 +176,9 @@ def test_a_broken_recipe_ends_with_one_line_and_writes_nothing(
         (["preview", "my.yaml", "--rows", "few"], "--rows is few; it must be a whole number."),
         (["schema", "task"], "task is one argument too many for finetune schema."),
         (["env", "--all"], "--all is not an option of finetune env"),
+        (["check", "my.yaml", "--personal", "my.yaml"], "--personal: my.yaml should end in .jsonl."),
+        (["check", "my.yaml", "--personal", "none/x.jsonl"], "none/x.jsonl cannot be written: none is no folder."),
+        (["selftest", "my.yaml", "--json", "my.yaml"], "--json: my.yaml should end in .json."),
     ],
 )
 def test_a_broken_command_ends_with_one_line(
@@ -187,6 +190,20 @@ def test_a_broken_command_ends_with_one_line(
     assert code == 2
     assert said.count("\n") == 1
     assert line in said
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["generate", "r", "--file", "a.jsonl", "--output", "./a.jsonl"], ["init", "a.jsonl", "--output", "a.jsonl"]],
+)
+def test_what_a_command_reads_is_not_written_over(folder: Path, capsys: pytest.CaptureFixture[str], argv: list[str]):
+    (folder / "a.jsonl").write_text("rows", encoding="utf-8")
+
+    assert main(argv) == 2
+    assert capsys.readouterr().err == (
+        "finetune: --output: a.jsonl is read by this command; give another file, to be written.\n"
+    )
+    assert (folder / "a.jsonl").read_text(encoding="utf-8") == "rows"
 
 
 PROBE = """

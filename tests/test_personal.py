@@ -11,8 +11,9 @@ import pytest
 import tiny
 
 from finetune.cli import main
-from finetune.editing.personal import personal_places
+from finetune.editing.personal import personal_places, write_places
 from finetune.editing.private import counted
+from finetune.errors import UserError
 
 WORDS = ["we", "wrote", "to", "the", "office", "about", "it", "and", "then", "they", "said", "that", "nothing", "was"]
 EACH = 200  # sentences of every kind
@@ -204,3 +205,13 @@ def test_the_list_of_places_never_replaces_the_rows_themselves(recipe, tmp_path,
     assert main(["check", str(made), "--personal", str(tmp_path / "own.jsonl")]) == 2
     assert "own.jsonl holds rows of the recipe" in capsys.readouterr().err
     assert (tmp_path / "own.jsonl").read_bytes() == before
+
+
+def test_nor_does_it_replace_a_file_of_a_folder_of_rows(tmp_path):
+    (tmp_path / "rows").mkdir()
+    own = tmp_path / "rows" / "own.jsonl"
+    own.write_text("rows\n")
+
+    with pytest.raises(UserError, match="holds rows of the recipe"):
+        write_places(own, [], [str(tmp_path / "rows")])
+    assert own.read_text() == "rows\n"

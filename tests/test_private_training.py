@@ -13,7 +13,7 @@ from finetune import artefact
 from finetune.cli import main
 from finetune.recipe import Recipe
 from finetune.run import train
-from finetune.training.private import Poisson
+from finetune.training.private import Poisson, secret
 from finetune.training.private_options import DpOptions, noise_for, spent
 
 FREE = {"noise_multiplier": 0, "max_grad_norm": math.inf}  # no noise, no cut: plain training
@@ -40,6 +40,19 @@ def test_without_noise_and_cut_it_is_plain_training(run, tmp_path, sections, wei
     assert moved > 1e-4  # from zero
     assert furthest < 5e-6
     contract("P3", plain_differs_at_most=furthest)
+
+
+@pytest.mark.parametrize("word", [0, 311, 623])
+def test_every_word_of_the_generators_state_is_drawn_from_the_system(monkeypatch, word):
+    drawn = bytearray(range(256)) * 10
+    monkeypatch.setattr("os.urandom", lambda count: bytes(drawn[:count]))
+    first = torch.randn(1000, generator=secret())
+    again = torch.randn(1000, generator=secret())
+    drawn[4 * word + 3] ^= 128
+    other = torch.randn(1000, generator=secret())
+
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.fixture

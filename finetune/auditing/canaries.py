@@ -72,9 +72,9 @@ def planted(rows: Dataset, task: Task, canaries: Sequence[Canary], seed: int) ->
     from datasets import concatenate_datasets
 
     texts = [
-        (f"canary:{number + 1}", canary.before, canary.secret)
+        (f"canary:{number + 1}~{copy + 1}", canary.before, canary.secret)  # each a row of its own to private training
         for number, canary in enumerate(canaries)
-        for _ in range(canary.times)
+        for copy in range(canary.times)
     ]
     more = as_rows(rows, task, texts)
     places = np.sort(np.random.default_rng([seed, 4243]).integers(0, len(rows) + 1, len(more)))

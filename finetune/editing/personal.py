@@ -54,13 +54,17 @@ def told_places(split: str, rows: int, places: Sequence[Place]) -> str:
     )
 
 
+def _is_of(path: Path, data: Path) -> bool:
+    return data.exists() and (path.samefile(data) or (data.is_dir() and data.resolve() in path.resolve().parents))
+
+
 def write_places(path: Path, places: Sequence[Place], data: Iterable[str]) -> None:
     """Write every place as a line of JSON.
 
     Raises:
         UserError: nothing can be written there, or it is one of the files of the data.
     """
-    if path.exists() and any(Path(file).exists() and path.samefile(file) for file in data):
+    if path.exists() and any(_is_of(path, Path(file)) for file in data):
         raise UserError(f"--personal: {path} holds rows of the recipe; give another file, to be written.")
     try:
         path.write_text("".join(json.dumps(vars(each), ensure_ascii=False) + "\n" for each in places), encoding="utf-8")

@@ -65,8 +65,6 @@ def selftest(
         raise UserError(
             f"--{next(iter(overrides))} is an option of a recipe: finetune selftest RECIPE --section.option …"
         )
-    if json is not None and not json.parent.is_dir():
-        raise UserError(f"--json: {json} cannot be written: {json.parent} is no folder.")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # equal bits are promised for an equal number of threads
     with TemporaryDirectory(prefix="finetune-selftest-") as name:
         folder, printed = Path(name), io.StringIO()

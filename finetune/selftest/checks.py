@@ -96,7 +96,10 @@ def processes(stage: Stage) -> Found:
     verdict = stage.folder / "two.json"
     options = [f"--train.per_device_train_batch_size={BATCH // 2}", f"--train.output_dir={stage.folder / 'two'}"]
     command = [sys.executable, "-m", "finetune", "observe_together", str(recipe), str(verdict), "--profile", "cpu"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=LIMIT, check=False)
+    try:
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        raise CheckFailed(f"two processes were not done within {LIMIT} s") from None
     if done.returncode or not verdict.exists():
         lines = done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["no message"]
         raise CheckFailed(f"two processes ended with {done.returncode}: {lines[-1]}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,10 +29,21 @@ from finetune.training.options import TrainOptions
 from finetune.training.private_options import DpOptions, noise_for, spent, told
 from finetune.training.trainer import Trainer
 
+TWISTER = 624  # words of 32 bits
+
 
 def secret(device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a generator that nobody can set up again."""
-    return torch.Generator(device).manual_seed(int.from_bytes(os.urandom(8)) >> 1)
+    """Return a generator that nobody can set up again: all of its state comes from the system's entropy.
+
+    The seed of torch's generator on a CPU is no more than 32 bits (at::mt19937), which can be tried out.
+    """
+    made = torch.Generator(device)
+    if made.device.type != "cpu":
+        return made.manual_seed(int.from_bytes(os.urandom(8)) >> 1)
+    state = made.get_state().view(torch.int64).clone()  # CPUGeneratorImplStateLegacy: three words, then the twister's
+    state[3 : 3 + TWISTER] = torch.tensor(list(struct.unpack(f"<{TWISTER}I", os.urandom(4 * TWISTER))))
+    made.set_state(state.view(torch.uint8))
+    return made
 
 
 class Poisson(Sampler[list[int]]):
