@@ -130,6 +130,8 @@ def test_copies_that_are_the_row_itself_are_left_out_and_counted(tmp_path, thesa
 def test_a_thesaurus_is_lines_of_words_that_mean_the_same(thesaurus, tmp_path):
     assert read_thesaurus(str(thesaurus))["good"] == ("fine", "kind")
     assert read_thesaurus(str(thesaurus))["picture show"] == ("film", "movie")
+    thesaurus.write_text("good, fine, kind\n", encoding="utf-8-sig")  # with a mark before the first word
+    assert set(read_thesaurus(str(thesaurus))) == {"good", "fine", "kind"}
     (tmp_path / "bad.txt").write_text("a, b\nalone\n")
     with pytest.raises(UserError, match=r"bad\.txt:2: 'alone' stands alone"):
         read_thesaurus(str(tmp_path / "bad.txt"))

@@ -56,6 +56,7 @@ CLEAN: dict[str, tuple[str, str | bytes, Columns, dict[str, Any]]] = {
     "newlines and quotes in cells": ("a.csv", 'text,label\n"a ""fine""\nfilm, they say",x\n', TEXTS, {}),
     "separators inside a JSON text": ("a.jsonl", line(text="one\u2028two\u2029three\x85four", label="x"), TEXTS, {}),
     "TSV with a quote": ("a.tsv", 'text\tlabel\n"fine\tx\n', TEXTS, {}),
+    "TSV with a quote, after an empty line": ("a.tsv", '\ntext\tlabel\n"fine\tx\n', TEXTS, {}),
     "labels that are numbers": ("a.csv", "text,label\na,0\nb,1\n", TEXTS, {}),
     "labels that are truths": ("a.jsonl", line(text="a", label=True) + line(text="b", label=False), TEXTS, {}),
     "gzip": ("a.jsonl.gz", gzip.compress(ROW.encode()), TEXTS, {}),

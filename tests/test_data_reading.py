@@ -84,6 +84,8 @@ def train(source: object, task: Columns = COLUMNS, **options: object) -> dataset
 FORMATS = {
     "csv": (lambda: write_csv("a.csv", ROWS), [2, 4, 5]),
     "csv with a mark and \\n": (lambda: write_csv("a.csv", ROWS, end="\n", mark="\ufeff"), [2, 4, 5]),
+    "csv after blank lines": (lambda: write_csv("a.csv", ROWS, mark="\ufeff\r\n \r\n"), [4, 6, 7]),
+    "tsv after blank lines": (lambda: write_csv("a.tsv", ROWS, delimiter="\t", mark="\n\n"), [4, 6, 7]),
     "csv with semicolons": (lambda: write_csv("a.csv", ROWS, delimiter=";"), [2, 4, 5]),
     "tsv": (lambda: write_csv("a.tsv", ROWS, delimiter="\t"), [2, 4, 5]),
     "jsonl": (lambda: put("a.jsonl", lines_of(ROWS)), [1, 2, 3]),

@@ -40,6 +40,7 @@ def kept(step, text: str) -> bool:
         ("html", "<a href='?a=1&amp;b=2' title='>'>link</a> <Foo bar='&amp;'>", "link <Foo bar='&'>"),
         ("html", "no tags & no entities", "no tags & no entities"),
         ("html", "open <b, <!-- and <script>more", "open <b, <!-- and more"),
+        ("html", "a<style>b<script>c</script>d<script>e</SCRIPT >f<style>g", "abdfg"),
         ("html", "<!DOCTYPE html><html><body><h1>Title</h1>text</body></html>", "Title\ntext"),
         ("stop_words", "This is not the END, isn't it?", "END, isn't ?"),
         ({"stop_words": ["der", "Die"]}, "Der Hund, die Katze; modern", "Hund, Katze; modern"),
@@ -84,7 +85,7 @@ def test_kinds_that_are_not_asked_for_stay():
 @pytest.mark.parametrize(
     "text", ["a" * 100_000, "1" * 100_000, "a." * 50_000 + "@", "1 " * 50_000, "DE12" + "A " * 50_000, ":" * 100_000,
              "a@" + "b." * 50_000, "<" * 100_000, "&" * 100_000, "<b " * 30_000, "<b \"" * 20_000, "<!-- " * 20_000,
-             "<script>" * 10_000],
+             "<script>" * 10_000, "<script>" * 60_000, "<style><script>" * 30_000, "<script></style>" * 30_000],
 )  # fmt: skip
 def test_no_text_takes_long(text):
     steps = plan(["unicode", "control", "html", "whitespace", "scrub"])
@@ -130,6 +131,14 @@ def test_words_of_a_file_are_read_once_and_become_part_of_the_recipe(tmp_path):
 
     assert with_words(given) == [{"block": {"words": ["spam", "buy now"]}}, "html", {"stop_words": ["spam", "buy now"]}]
     assert not kept(given[0], "Spam")
+
+
+def test_a_byte_order_mark_is_no_letter_of_the_first_word(tmp_path):
+    (tmp_path / "words.txt").write_text("spam\nbuy now\n", encoding="utf-8-sig")
+    words = {"file": str(tmp_path / "words.txt")}
+
+    assert not kept({"block": {"words": words}}, "spam")
+    assert edited({"stop_words": words}, "spam and ham") == "and ham"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from finetune.task import Parts
 
 KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list", type(None): "missing"}
 LARGEST = 2**63 - 1
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def to_table(chunk: Chunk, request: Request, findings: Findings) -> tuple[pa.Table, int]:
@@ -203,6 +205,16 @@ WRONG: list[tuple[type, Callable[[Any], bool], str]] = [
         list,
         lambda value: not (all(type(item) is str for item in value) or all(type(item) is int for item in value)),
         "is {}; a list of labels holds names, or whole numbers, and nothing else",
+    ),
+    (
+        list,
+        lambda value: any(type(item) is int and not -LARGEST <= item <= LARGEST for item in value),
+        "is {}; each of its numbers must fit into 64 bits",
+    ),
+    (
+        list,
+        lambda value: any(type(item) is str and SURROGATES.search(item) for item in value),
+        "is {}; one of its names holds half of a surrogate pair, which is no character",
     ),
 ]
 

@@ -24,37 +24,37 @@ def read_delimited(request: Request, findings: Findings) -> Iterator[Chunk]:
     if len(faults) > before:  # it cannot be decoded
         return
     with open_text(piece.path, request.encoding, "", faults) as lines:
-        first = next((line for line in lines if line.strip()), None)
+        skipped, first = next(((at, line) for at, line in enumerate(lines) if line.strip()), (0, None))
         if first is None:
             faults.add(piece.path, None, "is empty")
             return
         delimiter = find_delimiter(first, request, findings)
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True, quoting=quoting)
-        yield from read_records(reader, request, findings)
+        yield from read_records(reader, request, findings, skipped)
 
 
-def read_records(reader: Iterator[list[str]], request: Request, findings: Findings) -> Iterator[Chunk]:
-    """Give the asked columns of the records below the header."""
-    header = read_header(reader, request, findings)
+def read_records(reader: Iterator[list[str]], request: Request, findings: Findings, skipped: int) -> Iterator[Chunk]:
+    """Give the asked columns of the records below the header; `skipped` lines of the file came before it."""
+    header = read_header(reader, request, findings, skipped + 1)
     if header is None:
         return
     wanted = {ours: header.index(theirs) for ours, theirs in request.columns.items() if theirs in header}
-    records, any_rows = whole_records(reader, header, request, findings), False
+    records, any_rows = whole_records(reader, header, request, findings, skipped), False
     while rows := list(itertools.islice(records, request.rows)):
         any_rows = True
         yield Chunk([line for line, _ in rows], {ours: [cells[at] for _, cells in rows] for ours, at in wanted.items()})
     if not any_rows and not len(findings.faults):
-        findings.faults.add(request.piece.path, 1, "has a header and no rows")
+        findings.faults.add(request.piece.path, skipped + 1, "has a header and no rows")
 
 
 def whole_records(
-    reader: Iterator[list[str]], header: list[str], request: Request, findings: Findings
+    reader: Iterator[list[str]], header: list[str], request: Request, findings: Findings, skipped: int
 ) -> Iterator[tuple[int, list[str]]]:
     """Give (line where it begins, cells) of each record; those of another width are noted and left out."""
     path, width, blank = request.piece.path, len(header), 0
     while True:
-        line = reader.line_num + 1  # type: ignore[attr-defined]
+        line = skipped + reader.line_num + 1  # type: ignore[attr-defined]
         try:
             cells = next(reader)
         except StopIteration:
@@ -72,19 +72,19 @@ def whole_records(
         findings.notes.append(f"{path}: {blank} blank lines are left out")
 
 
-def read_header(reader: Iterator[list[str]], request: Request, findings: Findings) -> list[str] | None:
-    """Return the names of the columns, or None after noting why they cannot be used."""
+def read_header(reader: Iterator[list[str]], request: Request, findings: Findings, line: int) -> list[str] | None:
+    """Return the names of the columns, or None after noting why they cannot be used; `line` is where they stand."""
     path, faults = request.piece.path, findings.faults
     try:
         header = next(reader)
     except csv.Error as error:
-        faults.add(path, 1, f"the header is malformed: {malformed(str(error))}")
+        faults.add(path, line, f"the header is malformed: {malformed(str(error))}")
         return None
     twice = {name for name in header if name and header.count(name) > 1}
     if twice:
-        faults.add(path, 1, f"the header names {listed(sorted(twice))} more than once; rename or remove one")
+        faults.add(path, line, f"the header names {listed(sorted(twice))} more than once; rename or remove one")
         return None
-    return header if present_columns(request, header, 1, faults) is not None else None
+    return header if present_columns(request, header, line, faults) is not None else None
 
 
 def find_delimiter(first: str, request: Request, findings: Findings) -> str:
@@ -111,9 +111,9 @@ def has_quotes(request: Request, findings: Findings) -> bool:
     """
     tabs, odd = -1, False
     with open_text(request.piece.path, request.encoding, "\n", findings.faults) as lines:
-        for line in lines:
+        for line in filter(str.strip, lines):
             tabs = line.count("\t") if tabs < 0 else tabs
-            if line.count("\t") != tabs and line.strip():
+            if line.count("\t") != tabs:
                 return True
             if '"' in line and not odd:
                 odd = any(not well_quoted(cell) for cell in line.rstrip("\r\n").split("\t") if cell.startswith('"'))

@@ -121,7 +121,7 @@ WORDNET = "wordnet"
 
 def _of_file(path: Path) -> dict[str, tuple[str, ...]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"data.augment.thesaurus: {path} cannot be read: {why}.") from None

@@ -83,6 +83,7 @@ def _shown(text: str) -> list[str]:
     Not by html.parser: of a text with many open tags that one takes a time that grows with the square of its length.
     """
     parts: list[str] = []
+    endless: set[str] = set()  # names whose end was not found, and is not looked for again
     at, last_comment = 0, text.rfind("-->")
     while (start := text.find("<", at)) >= 0:
         parts.append(text[at:start])
@@ -95,7 +96,10 @@ def _shown(text: str) -> list[str]:
         else:
             if name in LINES and not "".join(parts[-2:]).endswith("\n"):
                 parts.append("\n")
-            ends = UNSPOKEN[name].search(text, found.end()) if name in UNSPOKEN and not found["close"] else None
+            unspoken = name in UNSPOKEN and name not in endless and not found["close"]
+            ends = UNSPOKEN[name].search(text, found.end()) if unspoken else None
+            if unspoken and ends is None:
+                endless.add(name)
             at = ends.end() if ends else found.end()
     return [*parts, text[at:]]
 
@@ -133,7 +137,7 @@ def read_words(told: Any, option: str) -> list[str]:
     if isinstance(told, dict) and set(told) == {"file"}:
         path = Path(str(told["file"]))
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{option}.file: {path} cannot be read: {getattr(error, 'strerror', None) or error}."
