@@ -77,7 +77,7 @@ BROKEN = [  # file, its content, how the line begins, what it also says
     ("a.jsonl", '{"text": "a", "label": ["x"]}\n{"text": "a", "label": [1]}\n', 'a.jsonl:2: column "label" is [1]', ""),
     ("a.jsonl", '{"text": "a", "label": ["\\udc00"]}\n', 'a.jsonl:1: column "label" is [\'\\udc00', "surrogate"),
     ("a.jsonl", f'{{"text": "a", "label": [{10**23}]}}\n', 'a.jsonl:1: column "label" is [1000', "64 bits"),
-    ("a.jsonl", f'{{"text": "a", "label": [1]}}\n{{"text": "a", "label": [2, {-2**63 - 1}]}}\n', "a.jsonl:2: ", "64 bits"),
+    ("a.jsonl", f'{{"text": "a", "label": [1, {-2**63 - 1}]}}\n', 'a.jsonl:1: column "label" is [1, -9', "64 bits"),
     ("a.jsonl", '{"text": "a", "label": 1}\n' * 2 + '{"text": "b", "label": "1"}\n', "a.jsonl:3: ", "a number"),
     ("a.jsonl", '{"text": "a", "label": "x"}\n' + "[" * 99_999 + "\n", "a.jsonl:2: is nested too deeply", ""),
     ("a.jsonl", f'{{"text": "a", "label": {"9" * 5000}}}\n', "a.jsonl:1: is not JSON that can be read", ""),

@@ -17,7 +17,7 @@ from finetune.errors import UserError
 from finetune.publication import publish
 from finetune.publishing.files import Upload
 from finetune.publishing.leaks import Needle, leaks_of, needles
-from finetune.publishing.scrubbing import without_paths
+from finetune.publishing.scrubbing import holds_secret, without_paths
 
 REPO = "jane/made"
 PLANTED = "planted-51c3a7d09e"
@@ -164,12 +164,25 @@ def test_a_secret_is_found_wherever_it_lies_in_a_large_file(place):
     assert found == {"it"}
 
 
+LOOKS = ["what looks like a token or a key"]
+
+
 @pytest.mark.parametrize(
     "text",
-    ["hf_" + "a" * 34, "sk-" + "b1" * 20, "ghp_" + "c" * 36, "AKIA" + "D" * 16, "-----BEGIN RSA PRIVATE KEY-----"],
-)
-def test_what_looks_like_a_token_is_one(text):
-    assert list(leaks_of(Upload("x.json", f'"{text}"'.encode()), [])) == ["what looks like a token or a key"]
+    ["hf_" + "a" * 34, "sk-" + "b1" * 20, "ghp_" + "c" * 36, "AKIA" + "D" * 16, "-----BEGIN RSA PRIVATE KEY-----",
+     "github_pat_" + "a1B2_" * 16, "ASIA" + "D" * 16, "AIza" + "b-" * 17 + "c", "glpat-" + "c" * 20, "npm_" + "d" * 36,
+     "xapp-1-A01-" + "e" * 30, "-----BEGIN PGP PRIVATE KEY BLOCK-----"],
+)  # fmt: skip
+@pytest.mark.parametrize("before", ["", "key:\n", "\t", "\r\n", "x_", "\x0b", "é"])
+def test_what_looks_like_a_token_is_one_wherever_it_begins_in_a_file_of_json(text, before):
+    for written in (json.dumps(before + text), json.dumps(before + text, ensure_ascii=False)):
+        assert list(leaks_of(Upload("x.json", written.encode()), [])) == LOOKS
+    assert holds_secret(before + text)
+
+
+@pytest.mark.parametrize("text", ["ask-" + "b1" * 20, "0hf_" + "a" * 34, "AKIA" + "D" * 17, "sk-learn", "npm_install"])
+def test_what_is_part_of_a_longer_word_or_too_short_is_no_token(text):
+    assert not list(leaks_of(Upload("x.json", json.dumps(text).encode()), []))
 
 
 def test_the_names_of_user_and_machine_are_looked_for_in_texts_and_not_in_vocabularies(monkeypatch):

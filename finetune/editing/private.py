@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from finetune.editing.keys import KEY
 from finetune.errors import UserError, did_you_mean
 
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
@@ -43,11 +44,6 @@ ID = re.compile(
     r"|(?P<france>[12] ?\d{2} ?(?:0[1-9]|1[0-2]) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})"
     r"|(?P<spain>\d{8}-?[A-Z])"
     r")(?![\w-])"
-)
-KEY = re.compile(  # of Hugging Face, OpenAI and others, GitHub, AWS, Slack; private keys
-    r"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{24,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
-    r"|\bxox[abprs]-[A-Za-z0-9-]{20,}|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"
-    r"(?:[\s\S]{0,8000}?-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
 )
 
 

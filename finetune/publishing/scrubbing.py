@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from finetune.editing.private import KEY
+from finetune.editing.keys import KEY
 
 ABSOLUTE = re.compile(r"(?:file://|~?/|[A-Za-z]:[\\/]|\.\./).+", re.DOTALL)
 INSIDE = re.compile(r"(?<![\w.:/])(?:/(?:[\w.+@ -]+/)+|[A-Za-z]:\\(?:[\w.+@ -]+\\)+)(?=[\w.-])")  # up to the last name
