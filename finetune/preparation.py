@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from datasets import Dataset
 
     from finetune.data import Splits
@@ -173,13 +175,17 @@ def check(recipe: Recipe, personal: Path | None = None) -> Prepared:
 def _personal(prepared: Prepared) -> list[Place]:
     """Return where personal data and keys stand in the texts that are learned or answered; say it for each split."""
     from finetune.editing.personal import personal_places, told_places
+    from finetune.recipe_checks import may_scrub
 
     columns, found = prepared.recipe.task.columns(), []
     for split, rows in prepared.splits.rows.items():
         names = [name for name in (*columns.texts, columns.target) if name is not None and name in rows.column_names]
-        places = personal_places(split, rows["row_id"], {name: rows[name] for name in names}) if names else []
+        texts: dict[str, Iterable[Any]] = {name: rows[name] for name in names}
+        if columns.parts is not None and columns.parts.text in texts:
+            texts[columns.parts.text] = map(columns.parts.said, texts[columns.parts.text])
+        places = personal_places(split, rows["row_id"], texts) if names else []
         if names:
-            print(told_places(split, rows.num_rows, places))
+            print(told_places(split, rows.num_rows, places, may_scrub(prepared.recipe)))
         found += places
     if prepared.splits.stream is not None:
         print("train: a stream is not looked through for personal data.")

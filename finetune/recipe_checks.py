@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from finetune.editing import plan
+from finetune.editing import Step, plan
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,19 +60,24 @@ def _of_data(recipe: Recipe) -> Iterator[str]:
     if by_base and recipe.model.path is None:
         yield "data.augment.masked_lm is missing: model.config trains from scratch, and knows no words yet."
     if data.clean:
-        yield from _of_cleaning(recipe)
+        yield from _of_cleaning(recipe, plan(data.clean))
     for split in ("train", "validation", "test"):
         if getattr(data, f"max_{split}_rows") is not None and getattr(data, split) is None:
             yield f"data.max_{split}_rows limits rows that are not there: data.{split} is missing."
 
 
-def _of_cleaning(recipe: Recipe) -> Iterator[str]:
+def may_scrub(recipe: Recipe) -> bool:
+    """Say whether data.clean could hide something in the rows of a recipe's task."""
+    return next(_of_cleaning(recipe, plan(["scrub"])), None) is None
+
+
+def _of_cleaning(recipe: Recipe, steps: Iterable[Step]) -> Iterator[str]:
     kind, columns = recipe.task.kind, recipe.task.columns()
     if columns.image is not None:
         yield f"data.clean cleans texts, and task.kind {kind} reads images."
     if columns.parts is not None:
         yield f"data.clean cleans columns of text, and task.kind {kind} makes its own of several; clean the files."
-    for step in plan(recipe.data.clean):
+    for step in steps:
         if kind in PLACES and step.edit is not None:
             yield f"data.clean: {step.name} moves the places in a text that task.kind {kind} learns; clean the files."
         if columns.words is not None:

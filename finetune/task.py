@@ -41,6 +41,7 @@ class Parts:
     text: str  # the column of the rows
     names: tuple[str, ...]  # in the file
     make: Callable[[dict[str, Any]], str]  # from a row's values; ValueError says in a sentence what is wrong with them
+    said: Callable[[str], str] = str  # from such a text: what people wrote in it, without what holds it together
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,25 @@ def test_check_names_the_lines_before_training_and_writes_every_place(recipe, tm
     assert "jane@" not in (tmp_path / "places.jsonl").read_text()
 
 
+def test_conversations_are_looked_at_as_they_were_written(home, tmp_path, sections, write_recipe, capsys):
+    said = "Call:\n0170 1234567\n536-90-4399\n10.0.0.1\nhf_" + "a" * 34
+    rows = [{"instruction": f"How is it {n}?", "output": "fine"} for n in range(20)]
+    rows[4]["output"] = said
+    tiny.write_rows(tmp_path / "own.jsonl", rows)
+    recipe = write_recipe(sections("chat", data={"train": str(tmp_path / "own.jsonl")}), "own.yaml")
+
+    assert main(["check", str(recipe), "--personal", str(tmp_path / "places.jsonl")]) == 0
+
+    out = capsys.readouterr().out
+    assert "train: personal data or keys in 1 of 20 rows" in out
+    assert "Clean the files." in out
+    assert "data.clean" not in out  # it is refused for conversations
+    written = [json.loads(line) for line in (tmp_path / "places.jsonl").read_text().splitlines()]
+    found = {each["kind"]: each["count"] for each in written if each["split"] == "train"}
+    assert found == {"key": 1, "id": 1, "ip": 1, "phone": 1}
+    assert {each["row_id"] for each in written if each["split"] == "train"} == {f"{tmp_path / 'own.jsonl'}:5"}
+
+
 def test_preview_shows_what_scrubbing_changed_and_check_finds_nothing_more(recipe, capsys):
     path = recipe(clean=[{"scrub": ["email", "phone"]}])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -45,13 +45,14 @@ class Cleaning:
         names = [name for name in self.texts if name in table.column_names]
         columns = {name: table.column(name).to_pylist() for name in names}
         ids, kept = table.column("row_id").to_pylist(), list(range(table.num_rows))
+        hiding = [step.edit for step in _made(self.steps) if step.edit is not None and not step.shows_before]
         for number, step in enumerate(_made(self.steps)):
             tally = tallies.setdefault((split, number, step.name), Tally())
             tally.rows += len(kept)
             if step.edit is not None:
-                _edit(step, columns, kept, ids, tally)
+                _edit(step, columns, kept, ids, tally, hiding)
             elif self.drops:
-                kept = _filtered(step, columns, kept, ids, tally)
+                kept = _filtered(step, columns, kept, ids, tally, hiding)
         if self.drops:
             kept = self._without_empty(columns, kept, ids, tallies.setdefault((split, LAST, EMPTY), Tally()))
         for name in names:
@@ -73,7 +74,13 @@ def _made(steps: str) -> tuple[Step, ...]:
     return plan(json.loads(steps))
 
 
-def _edit(step: Step, columns: dict[str, list[str]], kept: list[int], ids: list[str], tally: Tally) -> None:
+Edits = list[Callable[[str], str]]
+
+
+def _edit(
+    step: Step, columns: dict[str, list[str]], kept: list[int], ids: list[str], tally: Tally, hiding: Edits
+) -> None:
+    """Edit the rows that are kept; where a step of the recipe hides something, an example of another is its place."""
     assert step.edit is not None
     for at in kept:
         touched = False
@@ -81,13 +88,23 @@ def _edit(step: Step, columns: dict[str, list[str]], kept: list[int], ids: list[
             before, after = texts[at], step.edit(texts[at])
             if after == before:
                 continue
+            if len(tally.examples) < EXAMPLES and not (hiding and step.shows_before and touched):
+                tally.examples.append(ids[at] + _shown_of(step, before, after, hiding))
             texts[at], touched = after, True
-            if len(tally.examples) < EXAMPLES:
-                tally.examples.append(f"{ids[at]}: {example(before, after, step.shows_before)}")
         tally.changed += touched
 
 
-def _filtered(step: Step, columns: dict[str, list[str]], kept: list[int], ids: list[str], tally: Tally) -> list[int]:
+def _shown_of(step: Step, before: str, after: str, hiding: Edits) -> str:
+    if step.shows_before:
+        return "" if hiding else f": {example(before, after)}"
+    for hide in hiding:
+        after = hide(after)
+    return f": {example(before, after, shows_before=False)}"
+
+
+def _filtered(
+    step: Step, columns: dict[str, list[str]], kept: list[int], ids: list[str], tally: Tally, hiding: Edits
+) -> list[int]:
     assert step.keep is not None
     left = []
     for at in kept:
@@ -97,7 +114,7 @@ def _filtered(step: Step, columns: dict[str, list[str]], kept: list[int], ids: l
             continue
         tally.dropped += 1
         if len(tally.examples) < EXAMPLES:
-            tally.examples.append(f"{ids[at]}: {shown(failing, WIDTH)}")
+            tally.examples.append(ids[at] if hiding else f"{ids[at]}: {shown(failing, WIDTH)}")
     return left
 
 

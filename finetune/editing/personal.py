@@ -36,8 +36,8 @@ def personal_places(split: str, row_ids: Iterable[str], columns: dict[str, Itera
     return found
 
 
-def told_places(split: str, rows: int, places: Sequence[Place]) -> str:
-    """Return a sentence on what was found in a split of so many rows."""
+def told_places(split: str, rows: int, places: Sequence[Place], may_scrub: bool) -> str:
+    """Return a sentence on what was found in a split of so many rows, and on what replaces it."""
     if not places:
         return f"{split}: no personal data or keys of a known form in {rows:,} rows."
     totals: Counter[str] = Counter()
@@ -48,10 +48,8 @@ def told_places(split: str, rows: int, places: Sequence[Place]) -> str:
     named = ", ".join(f"{place.row_id} ({place.kind})" for place in places[:SHOWN])
     more = f" and {len(places) - SHOWN:,} more" if len(places) > SHOWN else ""
     asked = ", ".join(totals)
-    return (
-        f"Beware: {split}: personal data or keys in {held:,} of {rows:,} rows ({kinds}): {named}{more}. "
-        f"data.clean: [{{scrub: [{asked}]}}] replaces them."
-    )
+    fix = f"data.clean: [{{scrub: [{asked}]}}] replaces them." if may_scrub else "Clean the files."
+    return f"Beware: {split}: personal data or keys in {held:,} of {rows:,} rows ({kinds}): {named}{more}. {fix}"
 
 
 def _is_of(path: Path, data: Path) -> bool:

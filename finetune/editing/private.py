@@ -14,28 +14,41 @@ from typing import Any
 from finetune.editing.keys import KEY
 from finetune.errors import UserError, did_you_mean
 
-EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
+MARKS = "\u0300-\u036f\u0900-\u0dff"  # parts of letters that stand for themselves, as those of India
+DOMAINS = (  # the last part of a host, so well known that anything but a letter may follow at once
+    "com|org|net|edu|gov|info|biz|eu|de|uk|fr|it|es|nl|be|ch|at|pl|ru|ua|cz|se|no|dk|fi|pt|gr|ro|hu|ie|us|ca|mx|br|ar|in|"
+    "cn|jp|kr|tw|au|nz|za|tr|il"
+)
+# A run of letters is entered at its beginning alone, so its length needs no bound.
+EMAIL = re.compile(
+    rf"(?<![\w.+{MARKS}-])[\w.+{MARKS}-]+@(?:[\w{MARKS}-]{{1,63}}\.){{1,8}}(?:"
+    rf"(?i:{DOMAINS})(?![A-Za-z\u00c0-\u024f])"
+    rf"|(?:xn--[A-Za-z0-9-]{{2,59}}|(?:[^\W\d_]|(?!\w)[{MARKS}]){{2,24}})(?![\w-]))"
+)
 PHONE = re.compile(
     r"(?<![\w.])(?:"
     r"(?:\+|(?<!\d )00)\d{1,3}[ ().\-/]{0,2}(?:\d[ ().\-/]{0,2}){6,12}\d"  # with the country
     r"|\(?\d{3}\)?[ .\-]\d{3}[ .\-]\d{4}"  # North America
     r"|(?<!\d )\(?0[1-9]\d{0,4}\)?[ /\-]{1,2}\d{2,8}(?:[ \-]\d{2,5}){0,4}"  # with a trunk 0
+    r"|0[1-9](?:\.\d{2}){4}(?!\.\d)"  # the same, in pairs: France
     r"|0[1-9]\d{8,9}"  # the same, unparted
     r"|1[3-9]\d[ \-]?\d{4}[ \-]?\d{4}"  # mobile, China
     r")(?![\w])"
 )
 CARD = re.compile(r"(?<![\w.])[2-6](?:[ -]?\d){12,18}(?![\w])")
-IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?= ?[A-Za-z0-9])")  # its beginning
+IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?= ?[A-Za-z0-9])")  # its beginning
 IBAN_LENGTHS = {
-    "AD": 24, "AE": 23, "AT": 20, "BE": 16, "BG": 22, "BR": 29, "CH": 21, "CY": 28, "CZ": 24, "DE": 22,
-    "DK": 18, "EE": 20, "ES": 24, "FI": 18, "FR": 27, "GB": 22, "GI": 23, "GR": 27, "HR": 21, "HU": 28,
-    "IE": 22, "IL": 23, "IS": 26, "IT": 27, "KW": 30, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27,
-    "MT": 31, "NL": 18, "NO": 15, "PL": 28, "PT": 25, "QA": 29, "RO": 24, "SA": 24, "SE": 24, "SI": 19,
-    "SK": 24, "SM": 27, "TR": 26, "UA": 29,
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BR": 29, "BY": 28,
+    "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24,
+    "FI": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21,
+    "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28,
+    "LC": 32, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19,
+    "MR": 27, "MT": 31, "MU": 30, "NL": 18, "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29,
+    "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28,
+    "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
-IP = re.compile(
-    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?=[0-9A-Fa-f:]{0,39}:[0-9A-Fa-f:]{0,39}:)[0-9A-Fa-f:.]{2,45})(?![\w:])"
-)
+IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w)")  # a port may follow
+IPV6 = re.compile(r"(?<![\w.:])(?=[0-9A-Fa-f:]{0,39}:[0-9A-Fa-f:]{0,39}:)[0-9A-Fa-f:.]{2,45}(?![\w:])")
 ID = re.compile(
     r"(?<![\w-])(?:"
     r"(?P<ssn>(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4})"  # United States
@@ -63,10 +76,26 @@ def _scrub_email(text: str) -> str:
     return EMAIL.sub("<EMAIL>", text)
 
 
+# Spaces and hyphens at which no line breaks: one letter for one, so that places stay.
+UNBROKEN = {0xA0: " ", 0x2007: " ", 0x2009: " ", 0x202F: " ", 0x2010: "-", 0x2011: "-"}
+
+
+def _replaced(pattern: re.Pattern[str], mark: str, text: str, fits: Callable[[re.Match[str]], bool]) -> str:
+    """Return a text with a mark for each match that fits, looked for as if its spaces and hyphens were plain ones."""
+    parts, at = [], 0
+    for found in pattern.finditer(_plain(text)):
+        if fits(found):
+            parts += [text[at : found.start()], mark]
+            at = found.end()
+    return "".join([*parts, text[at:]])
+
+
+def _plain(text: str) -> str:
+    return text if text.isascii() else text.translate(UNBROKEN)
+
+
 def _scrub_phone(text: str) -> str:
-    return PHONE.sub(
-        lambda found: "<PHONE>" if 7 <= _digits(found[0]) <= 15 and not DATE.match(found[0]) else found[0], text
-    )
+    return _replaced(PHONE, "<PHONE>", text, lambda found: 7 <= _digits(found[0]) <= 15 and not DATE.match(found[0]))
 
 
 DATE = re.compile(r"(?:\d{4}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,2}[-./ ]\d{4})$")
@@ -77,17 +106,14 @@ def _digits(text: str) -> int:
 
 
 def _scrub_card(text: str) -> str:
-    def of(found: re.Match[str]) -> str:
-        return "<CARD>" if luhn(re.sub(r"\D", "", found[0])) else found[0]
-
-    return CARD.sub(of, text)
+    return _replaced(CARD, "<CARD>", text, lambda found: luhn(re.sub(r"\D", "", found[0])))
 
 
 def _scrub_iban(text: str) -> str:
-    parts, at = [], 0
-    for found in IBAN.finditer(text):
-        length = IBAN_LENGTHS.get(found[0][:2])
-        end = None if length is None or found.start() < at else _end_of_iban(text, found.start(), length)
+    plain, parts, at = _plain(text), [], 0
+    for found in IBAN.finditer(plain):
+        length = IBAN_LENGTHS.get(found[0][:2].upper())
+        end = None if length is None or found.start() < at else _end_of_iban(plain, found.start(), length)
         if end is not None:
             parts += [text[at : found.start()], "<IBAN>"]
             at = end
@@ -110,26 +136,32 @@ def _end_of_iban(text: str, start: int, length: int) -> int | None:
 
 
 def _scrub_ip(text: str) -> str:
-    def of(found: re.Match[str]) -> str:
-        given = found[0].rstrip(".")
-        try:
-            ipaddress.ip_address(given)
-        except ValueError:
-            return found[0]
-        if ":" in given and (len(given) < 6 or not any(map(str.isdigit, given))):  # "a::b" is C++ sooner than a host
-            return found[0]
-        return "<IP>" + found[0][len(given) :]
+    return _replaced(IPV4, "<IP>", IPV6.sub(_hidden_ip, text), lambda found: _is_ip(found[0]))
 
-    return IP.sub(of, text)
+
+def _hidden_ip(found: re.Match[str]) -> str:
+    for given in (found[0].rstrip("."), found[0].rstrip(".:")):  # a sentence may end, or go on, behind it
+        # "a::b" is C++ sooner than a host
+        if _is_ip(given) and len(given) > 5 and any(map(str.isdigit, given)):
+            return "<IP>" + found[0][len(given) :]
+    return found[0]
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _scrub_id(text: str) -> str:
-    def of(found: re.Match[str]) -> str:
+    def fits(found: re.Match[str]) -> bool:
         checks = {"china": _china, "france": _france, "spain": _spain}
         kind = found.lastgroup or ""
-        return "<ID>" if kind not in checks or checks[kind](found[0]) else found[0]
+        return kind not in checks or checks[kind](found[0])
 
-    return ID.sub(of, text)
+    return _replaced(ID, "<ID>", text, fits)
 
 
 def _china(text: str) -> bool:

@@ -41,15 +41,20 @@ def conversation(row: dict[str, Any]) -> str:
     return json.dumps([layout, *flat], ensure_ascii=False)
 
 
-PARTS = Parts(COLUMN, READ, conversation)
-
-
 def turns_of(text: str) -> list[Turn]:
     """Return the turns of a conversation's text; any other text is a user's only turn."""
     parts = _parts(text)
     if parts is None:
         return [{"role": "user", "content": text}]
     return [{"role": role, "content": content} for role, content in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def said_in(text: str) -> str:
+    """Return what the turns of a conversation's text say, one below the other."""
+    return "\n".join(turn["content"] for turn in turns_of(text))
+
+
+PARTS = Parts(COLUMN, READ, conversation, said_in)
 
 
 def layout_of(text: str) -> str:
