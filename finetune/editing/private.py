@@ -15,27 +15,32 @@ from finetune.editing.keys import KEY
 from finetune.errors import UserError, did_you_mean
 
 MARKS = "\u0300-\u036f\u0900-\u0dff"  # parts of letters that stand for themselves, as those of India
+# Thai to Khmer, kana, Han, Hangul: written without spaces, so a number or an address may touch them on either side.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
+W = rf"[^\W{UNSPACED}]"  # any other letter or digit
+WORD = re.compile(W)
 DOMAINS = (  # the last part of a host, so well known that anything but a letter may follow at once
     "com|org|net|edu|gov|info|biz|eu|de|uk|fr|it|es|nl|be|ch|at|pl|ru|ua|cz|se|no|dk|fi|pt|gr|ro|hu|ie|us|ca|mx|br|ar|in|"
     "cn|jp|kr|tw|au|nz|za|tr|il"
 )
 # A run of letters is entered at its beginning alone, so its length needs no bound.
 EMAIL = re.compile(
-    rf"(?<![\w.+{MARKS}-])[\w.+{MARKS}-]+@(?:[\w{MARKS}-]{{1,63}}\.){{1,8}}(?:"
+    rf"(?<!{W}|[.+{MARKS}-])(?:{W}|(?!\w)[.+{MARKS}-])+@(?:[\w{MARKS}-]{{1,63}}\.){{1,8}}(?:"
     rf"(?i:{DOMAINS})(?![A-Za-z\u00c0-\u024f])"
-    rf"|(?:xn--[A-Za-z0-9-]{{2,59}}|(?:[^\W\d_]|(?!\w)[{MARKS}]){{2,24}})(?![\w-]))"
+    rf"|(?:xn--[A-Za-z0-9-]{{2,59}}|(?:[^\W\d_{UNSPACED}]|(?!\w)[{MARKS}]){{2,24}})(?!{W}|-)"
+    rf"|[{UNSPACED}]{{2,24}})"
 )
 PHONE = re.compile(
-    r"(?<![\w.])(?:"
+    rf"(?<!{W}|\.)(?:"
     r"(?:\+|(?<!\d )00)\d{1,3}[ ().\-/]{0,2}(?:\d[ ().\-/]{0,2}){6,12}\d"  # with the country
     r"|\(?\d{3}\)?[ .\-]\d{3}[ .\-]\d{4}"  # North America
     r"|(?<!\d )\(?0[1-9]\d{0,4}\)?[ /\-]{1,2}\d{2,8}(?:[ \-]\d{2,5}){0,4}"  # with a trunk 0
     r"|0[1-9](?:\.\d{2}){4}(?!\.\d)"  # the same, in pairs: France
     r"|0[1-9]\d{8,9}"  # the same, unparted
     r"|1[3-9]\d[ \-]?\d{4}[ \-]?\d{4}"  # mobile, China
-    r")(?![\w])"
+    rf")(?!{W})"
 )
-CARD = re.compile(r"(?<![\w.])[2-6](?:[ -]?\d){12,18}(?![\w])")
+CARD = re.compile(rf"(?<!{W}|\.)[2-6](?:[ -]?\d){{12,18}}(?!{W})")
 IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?= ?[A-Za-z0-9])")  # its beginning
 IBAN_LENGTHS = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BR": 29, "BY": 28,
@@ -47,16 +52,18 @@ IBAN_LENGTHS = {
     "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28,
     "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
-IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w)")  # a port may follow
-IPV6 = re.compile(r"(?<![\w.:])(?=[0-9A-Fa-f:]{0,39}:[0-9A-Fa-f:]{0,39}:)[0-9A-Fa-f:.]{2,45}(?![\w:])")
+IPV4 = re.compile(rf"(?<!{W}|\.)\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?!{W})")  # a port may follow
+IPV6 = re.compile(
+    rf"(?<!{W}|[.:])(?=[0-9A-Fa-f:]{{0,39}}:[0-9A-Fa-f:]{{0,39}}:)[0-9A-Fa-f:.]{{2,45}}(?!{W}|:)"
+)
 ID = re.compile(
-    r"(?<![\w-])(?:"
+    rf"(?<!{W}|-)(?:"
     r"(?P<ssn>(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4})"  # United States
     r"|(?P<nino>(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D])"  # Britain
     r"|(?P<china>[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx])"
     r"|(?P<france>[12] ?\d{2} ?(?:0[1-9]|1[0-2]) ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2})"
     r"|(?P<spain>\d{8}-?[A-Z])"
-    r")(?![\w-])"
+    rf")(?!{W}|-)"
 )
 
 
@@ -131,7 +138,7 @@ def _end_of_iban(text: str, start: int, length: int) -> int | None:
             return None
         tight += text[at].upper()
         at += 1
-    ends = at == len(text) or not text[at].isalnum()
+    ends = WORD.match(text, at) is None
     return at if len(tight) == length and ends and iban(tight) else None
 
 
