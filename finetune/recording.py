@@ -202,8 +202,8 @@ def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
     from finetune.publishing.card import write_card
 
     _keep(run, prepared.recipe, prepared.processor, kept)
-    write_report(run)
     write_card(run, prepared.recipe)
+    write_report(run, "finished")  # as it is from the next line on: a run without its report is not finished
     artefact.write_status(run, "finished", prepared.recipe.task.kind)
 
 

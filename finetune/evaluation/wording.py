@@ -103,6 +103,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
+def fact(value: float) -> str:
+    """Return a number that is no score: as `number` does, but below one with four significant digits (1e-05)."""
+    return f"{value:.4g}" if isinstance(value, float) and 0 < abs(value) < 1 else number(value)
+
+
 def interval(score: dict[str, Any]) -> str:
     """Return "low–high", or "" where there is no interval."""
     return "" if score.get("low") is None else f"{number(score['low'])} to {number(score['high'])}"
@@ -160,5 +165,5 @@ def _pages() -> Environment:
     pages = Environment(
         loader=PackageLoader("finetune.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    pages.filters |= {"number": number, "named": named, "interval": interval}
+    pages.filters |= {"number": number, "fact": fact, "named": named, "interval": interval}
     return pages
