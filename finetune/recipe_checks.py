@@ -134,14 +134,19 @@ def _of_privacy(recipe: Recipe) -> Iterator[str]:
 
     task, train, data = recipe.task, recipe.train, recipe.data
     assert train.dp is not None
-    if (train.dp.epsilon is None) == (train.dp.noise_multiplier is None):
+    if train.dp.epsilon is None and train.dp.noise_multiplier is None:
         yield "train.dp needs epsilon or noise_multiplier, one of the two."
+    if train.dp.epsilon is not None and train.dp.noise_multiplier is not None:
+        yield "train.dp has epsilon and noise_multiplier, and each of them settles the noise; leave one of them out."
+    if train.max_grad_norm != type(train).max_grad_norm:
+        yield "train.max_grad_norm: with train.dp say train.dp.max_grad_norm, which the gradient of each row is cut to."
     if find_spec("opacus") is None:
         yield "train.dp keeps its account with Opacus, which is not installed: pip install opacus, or the extra dp."
     if task.trainer != Task.trainer:
         yield f"train.dp cuts the gradient of each row, and task.kind {task.kind} has none of a single row."
     wrong = {
         "task.pack": (getattr(task, "pack", False), "puts several rows into an input; set it to false"),
+        "task.next_sentence": (getattr(task, "next_sentence", False), "puts sentences of other rows into an input"),
         "task.distill": (getattr(task, "distill", None), "has a teacher that may tell of the rows"),
         "task.class_weights": (getattr(task, "class_weights", None), "is counted from the rows"),
         "data.streaming": (data.streaming, "does not know how many rows there are"),
