@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 WITHOUT_HEAD = {"causal-lm", "chat"}  # tasks whose model comes whole: nothing in it is new
 PLACES = {"question-answering"}  # tasks whose targets are places in a text
+OWN_SCORES = {"image-vae", "text-vae"}  # tasks that look at what they generate beside training rows, without others
 PRETRAINED = {  # tasks that need a model's source
     "text-classification",
     "token-classification",
@@ -120,6 +121,9 @@ def _of_train(recipe: Recipe) -> Iterator[str]:
         yield f"train.head_learning_rate is of a new head, and task.kind {kind} has none."
     if train.seeds is not None and recipe.publish is not None and recipe.publish.to is not None:
         yield "train.seeds makes several runs, and publish.to takes one: leave it out, and finetune publish the one."
+    held = recipe.data.validation is not None or recipe.data.test is not None
+    if train.seeds is not None and not held and kind not in OWN_SCORES:
+        yield "train.seeds: there are no rows to score: give data.validation or data.test."
     if recipe.data.validation is None:
         from finetune.training.options import fitted_to
 
