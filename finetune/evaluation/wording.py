@@ -30,7 +30,7 @@ HEADLINES = (  # the first two that exist
 )
 LESS_IS_BETTER = {
     *("nll", "perplexity", "pseudo_perplexity", "bits_per_byte", "mse", "mae", "hamming_loss"),
-    *("nelbo", "iw_nll", "reconstruction", "bits_per_dim"),
+    *("next_nll", "nelbo", "iw_nll", "reconstruction", "bits_per_dim"),
     *("fid", "kid", "fcd", "kcd", "swd", "c2st_features", "c2st_pixels", "self_bleu"),
 }
 # Of generated images.
@@ -65,6 +65,8 @@ NAMES = {
     "kcd": "KCD (kernel classifier distance)",
     "kid": "KID (kernel Inception distance)",
     "kl": "KL (nats)",
+    "next_accuracy": "pairs told right",
+    "next_nll": "cost of a pair (nats)",
     "never": "no answer to anything",
     "no_answer_accuracy": "accuracy where there is no answer",
     "overlap": "a name in the sentence most like the question",
