@@ -92,7 +92,7 @@ def record(
     held = "test" if "test" in answers else "validation"  # rivals are measured where the run's headline is
     if held in answers:
         table = task.predictions(answers[held], inputs[held], rows[held])
-        found = found.joined(Examination(alarms=one_answer(table)))
+        found = found.joined(Examination(alarms=one_answer(table, recipe.train.dp is not None)))
         if held == "test":
             artefact.write_table(table, run / artefact.PREDICTIONS)
     write_examination(run, found)
