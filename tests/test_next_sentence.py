@@ -164,12 +164,15 @@ def test_it_is_learned_from_scratch_and_goes_on_from_a_model_that_has_the_head(r
 
     scores = json.loads((first / "scores.json").read_text())
     found = scores["test"]["next_accuracy"]
-    assert found["value"] > 0.6  # half of the random seconds are of a document of the same kind: 0.75 can be had
+    assert found["value"] > 0.6  # half of the random seconds are of a document of the same kind
     assert found["low"] < found["value"] < found["high"]
     assert scores["test"]["next_nll"]["value"] < 0.69
     assert scores["baselines"]["unigram"]["nll_gap"]["value"] < 0
     always = scores["baselines"]["majority"]
-    assert always["next_accuracy"]["value"] < found["value"]
+    # A document of four sentences has more pairs with a random second, and one of the same kind may follow or not: by
+    # accuracy nothing is better here than to say "random" of all. What is learned shows in the chances.
+    assert always["next_accuracy"]["value"] <= found["value"]
+    assert always["next_nll_gap"]["value"] < -0.05
     assert always["next_accuracy_gap"]["value"] == pytest.approx(found["value"] - always["next_accuracy"]["value"])
     assert "pseudo_perplexity" in scores["test"]
     model, new = MaskedLM(pack=False, next_sentence=True).load_model(
