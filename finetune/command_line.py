@@ -155,10 +155,13 @@ def _example(verb: str, option: str) -> str:
 
 def _read(flag: str, value: str) -> Any:
     try:
-        return READS[flag](value)
+        read = READS[flag](value)
     except ValueError:
         kind = "a whole number" if READS[flag] is int else "a number"
         raise UserError(f"--{flag} is {value}; it must be {kind}.") from None
+    if flag == "rows" and read < 1:
+        raise UserError(f"--rows is {value}; give 1 or more.")
+    return read
 
 
 def _place(command: Command, verb: Verb, loose: list[str]) -> None:

@@ -27,8 +27,19 @@ MOST_ROWS = 20_000  # training rows that are looked at
 OPTION = "evaluate.outliers"
 
 
-def read_unlabelled(recipe: Recipe, file: str) -> Dataset:
-    """Return the checked rows of a file, a glob or a folder, to be answered: without labels, unless the model asks."""
+def read_unlabelled(recipe: Recipe, file: str, option: str = "") -> Dataset:
+    """Return the checked rows of a file, a glob or a folder, to be answered: without labels, unless the model asks.
+
+    Messages call the file by `option`, or by its name alone.
+    """
+    try:
+        return _read_unlabelled(recipe, file)
+    except UserError as error:
+        said = str(error)
+        raise UserError(said.replace("data.test", option) if option else said.removeprefix("data.test: ")) from None
+
+
+def _read_unlabelled(recipe: Recipe, file: str) -> Dataset:
     from finetune.data import read_rows
 
     columns = recipe.task.columns()
@@ -53,10 +64,7 @@ def read_outliers(recipe: Recipe, processor: Processor) -> Dataset | None:
     if given is None:
         return None
     files = [given] if isinstance(given, str) else given
-    try:
-        rows = concatenate_datasets([read_unlabelled(recipe, file) for file in files])
-    except UserError as error:
-        raise UserError(str(error).replace("data.test", OPTION)) from None
+    rows = concatenate_datasets([read_unlabelled(recipe, file, OPTION) for file in files])
     return recipe.task.encode(rows, processor, recipe.data.on_long).inputs
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from datasets import Dataset
 
     from finetune.data import Splits
     from finetune.editing.personal import Place
     from finetune.recipe import Recipe
-    from finetune.task import Encoded, Processor
+    from finetune.task import Encoded, Processor, Task
 
 ONE_SIDED = (
     0.15  # of the variance of length explained by the label; 0.21 for the SMS spam collection, which did not train
@@ -46,7 +46,7 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     with recipe.train.main_process_first(desc="networks"):
         check_networks(recipe.evaluate)
     splits = load_rows(recipe, wanted)
-    task = recipe.task.resolve(splits.rows)
+    task = _resolved(recipe, splits)
     # The size that was read off the images goes into the run's recipe: other images are brought to it.
     # So do the words of files that texts are cleaned by: later ones are cleaned as these were.
     data = replace(recipe.data, image=splits.image or recipe.data.image, clean=with_words(recipe.data.clean))
@@ -65,9 +65,37 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     if splits.stream is not None:
         encoded["train"] = task.encode(splits.stream, processor, recipe.data.on_long)
     if recipe.train.process_index == 0:
-        for line in (*splits.notes, *_facts(task, encoded), *_one_sided(recipe, encoded)):
+        for line in (*splits.notes, *_facts(task, encoded), *_one_sided(recipe, encoded), *_pointless(recipe)):
             print(line, flush=True)
     return Prepared(recipe, splits, processor, encoded, outliers)
+
+
+def _resolved(recipe: Recipe, splits: Splits) -> Task:
+    """Return the task with what it reads off the rows; where a limit left it too few, the message says so."""
+    try:
+        return recipe.task.resolve(splits.rows)
+    except UserError as error:
+        most, said = recipe.data.max_train_rows, str(error)
+        if most is None or not ("every row has the same label" in said or "no training row has" in said):
+            raise
+        raise UserError(f"{said} data.max_train_rows keeps {most:,} of the rows: raise it.") from None
+
+
+def _pointless(recipe: Recipe) -> Iterator[str]:
+    """Yield a warning for each option that is given and does nothing, or stands twice."""
+    distill, clean = getattr(recipe.task, "distill", None), recipe.data.clean
+    if distill is not None and distill.alpha == 0 and distill.hidden is None:
+        yield (
+            "Beware: task.distill.alpha is 0 and hidden is left out: the teacher teaches nothing, and the student "
+            "learns from the targets alone."
+        )
+    for place, item in enumerate(clean):
+        first, name = clean.index(item), item if isinstance(item, str) else next(iter(item))
+        if first < place:
+            yield (
+                f"Beware: data.clean.{place} says {name} again: it cleans what data.clean.{first} and those after it "
+                "left."
+            )
 
 
 def _check_length(recipe: Recipe) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 WITHOUT_HEAD = {"causal-lm", "chat"}  # tasks whose model comes whole: nothing in it is new
 PLACES = {"question-answering"}  # tasks whose targets are places in a text
+OWN_SCORES = {"image-vae", "text-vae"}  # tasks that look at what they generate beside training rows, without others
 PRETRAINED = {  # tasks that need a model's source
     "text-classification",
     "token-classification",
@@ -120,6 +121,9 @@ def _of_train(recipe: Recipe) -> Iterator[str]:
         yield f"train.head_learning_rate is of a new head, and task.kind {kind} has none."
     if train.seeds is not None and recipe.publish is not None and recipe.publish.to is not None:
         yield "train.seeds makes several runs, and publish.to takes one: leave it out, and finetune publish the one."
+    held = recipe.data.validation is not None or recipe.data.test is not None
+    if train.seeds is not None and not held and kind not in OWN_SCORES:
+        yield "train.seeds: there are no rows to score: give data.validation or data.test."
     if recipe.data.validation is None:
         from finetune.training.options import fitted_to
 
@@ -134,14 +138,19 @@ def _of_privacy(recipe: Recipe) -> Iterator[str]:
 
     task, train, data = recipe.task, recipe.train, recipe.data
     assert train.dp is not None
-    if (train.dp.epsilon is None) == (train.dp.noise_multiplier is None):
+    if train.dp.epsilon is None and train.dp.noise_multiplier is None:
         yield "train.dp needs epsilon or noise_multiplier, one of the two."
+    if train.dp.epsilon is not None and train.dp.noise_multiplier is not None:
+        yield "train.dp has epsilon and noise_multiplier, and each of them settles the noise; leave one of them out."
+    if train.max_grad_norm != type(train).max_grad_norm:
+        yield "train.max_grad_norm: with train.dp say train.dp.max_grad_norm, which the gradient of each row is cut to."
     if find_spec("opacus") is None:
         yield "train.dp keeps its account with Opacus, which is not installed: pip install opacus, or the extra dp."
     if task.trainer != Task.trainer:
         yield f"train.dp cuts the gradient of each row, and task.kind {task.kind} has none of a single row."
     wrong = {
         "task.pack": (getattr(task, "pack", False), "puts several rows into an input; set it to false"),
+        "task.next_sentence": (getattr(task, "next_sentence", False), "puts sentences of other rows into an input"),
         "task.distill": (getattr(task, "distill", None), "has a teacher that may tell of the rows"),
         "task.class_weights": (getattr(task, "class_weights", None), "is counted from the rows"),
         "data.streaming": (data.streaming, "does not know how many rows there are"),

@@ -8,7 +8,7 @@ from typing import Any
 from finetune import schema as schemas
 from finetune.errors import UserError, did_you_mean
 from finetune.publishing.scrubbing import holds_secret
-from finetune.recipe_reading import Given, Place
+from finetune.recipe_reading import Given, Place, typed_value
 
 DISCRIMINATORS = {"task": "kind", "adapter": "peft_type"}  # the option that picks the class of a section
 TYPES: dict[str, tuple[type, ...]] = {
@@ -88,7 +88,7 @@ def problems(value: Any, schema: dict[str, Any], place: Place) -> list[Problem]:
         agree = any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
         return [] if agree else [(place, f"is {_shown(value)}; known: {_listed(choices)}.{near}")]
     if not _has_type(value, schema):
-        return [(place, f"is {_shown(value)}; it must be {_wanted(schema)}.")]
+        return [(place, f"is {_shown(value)}; it must be {_wanted(schema)}.{_written(value, schema)}")]
     if isinstance(value, dict):
         return _mapping_problems(value, schema, place)
     if isinstance(value, list) and "items" in schema:
@@ -149,7 +149,7 @@ def _union_problems(value: Any, schema: dict[str, Any], place: Place) -> list[Pr
         return max(fitting, key=lambda found: (len(found[0][0]), -len(found), "Did you mean" in found[0][1]))
     choices = [choice for branch in schema["anyOf"] for choice in branch.get("enum", [])]
     near = nearest(value, choices) if isinstance(value, str) else ""
-    return [(place, f"is {_shown(value)}; it must be {_wanted(schema)}.{near}")]
+    return [(place, f"is {_shown(value)}; it must be {_wanted(schema)}.{near or _written(value, schema)}")]
 
 
 def _fits_as_text(given: Given, place: Place, definition: dict[str, Any]) -> bool:
@@ -186,10 +186,23 @@ def _wanted(schema: dict[str, Any]) -> str:
     names = wanted if isinstance(wanted, list) else [wanted]
     words = [WORDS[name] for name in names]
     if names == ["array"] and "type" in schema.get("items", {}) and isinstance(schema["items"]["type"], str):
-        words = [f"a list of {WORDS[schema['items']['type']].removeprefix('a ')}"]
+        inner = schema["items"]["type"]
+        words = [f"a list of {WORDS[inner].removeprefix('a ')}{'s' if inner in ('integer', 'number') else ''}"]
     if names == ["object"] and "properties" in schema:
         words = [f"a mapping of {', '.join(schema['properties'])}"]
     return " or ".join(words)
+
+
+def _written(value: Any, schema: dict[str, Any]) -> str:
+    """Return " Write it so: [3]." for what is meant as a list, how infinity is written, or ""."""
+    for branch in schema.get("anyOf", [schema]):
+        if branch.get("type") == "array" and isinstance(value, str | int | float) and len(str(value)) <= 60:
+            listed = typed_value(f"[{value}]")
+            if isinstance(listed, list) and listed and not problems(listed, branch, ()):
+                return f" Write it so: [{value}]."
+        if "number" in str(branch.get("type")) and str(value).lower() in ("inf", "-inf", "infinity"):
+            return " Infinity is written .inf."
+    return ""
 
 
 def _title(schema: dict[str, Any], place: Place) -> str:

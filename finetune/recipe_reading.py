@@ -70,6 +70,9 @@ class Given:
     def name(self, place: Place) -> str:
         """Return "my.yaml:7: task.text" for a value from the file, "--task.text" for one from the command line."""
         option = ".".join(map(str, place))
+        inner = any(known[: len(place)] == place for known in self.typed)  # --train.dp.epsilon makes train.dp
+        if inner and place not in self.lines:
+            return f"--{option}"
         for end in range(len(place), 0, -1):
             if place[:end] in self.typed:
                 return f"--{option}"

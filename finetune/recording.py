@@ -92,7 +92,7 @@ def record(
     held = "test" if "test" in answers else "validation"  # rivals are measured where the run's headline is
     if held in answers:
         table = task.predictions(answers[held], inputs[held], rows[held])
-        found = found.joined(Examination(alarms=one_answer(table)))
+        found = found.joined(Examination(alarms=one_answer(table, recipe.train.dp is not None)))
         if held == "test":
             artefact.write_table(table, run / artefact.PREDICTIONS)
     write_examination(run, found)
@@ -202,8 +202,8 @@ def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
     from finetune.publishing.card import write_card
 
     _keep(run, prepared.recipe, prepared.processor, kept)
-    write_report(run)
     write_card(run, prepared.recipe)
+    write_report(run, "finished")  # as it is from the next line on: a run without its report is not finished
     artefact.write_status(run, "finished", prepared.recipe.task.kind)
 
 

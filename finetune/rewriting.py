@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.editing.augmenting import Rewriter
-from finetune.errors import UserError
+from finetune.errors import EnvironmentFailed, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -100,8 +100,8 @@ class _told_of:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, UserError):
-            raise UserError(f"{self.option}: {str(error).removeprefix('model.path: ')}") from None
+        if isinstance(error, UserError | EnvironmentFailed):
+            raise type(error)(f"{self.option}: {str(error).removeprefix('model.path: ')}") from None
 
 
 def _remembered(recipe: Recipe, marks: dict[str, dict[str, Any]], write: Write) -> Write:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
-from finetune.errors import CheckFailed, UserError
+from finetune.errors import CheckFailed, EnvironmentFailed, UserError
 from finetune.evaluation.ranges import bounds
 from finetune.evaluation.seeds_report import write_report
+from finetune.preparation import prepare
 from finetune.recipe_reading import to_yaml
 from finetune.showing import seeds as shown
 from finetune.sweeping.trials import run_trial
@@ -32,7 +35,8 @@ def train_seeds(recipe: Recipe) -> Path:
     them. The same command goes on with a seed that was cut short, and leaves finished ones as they are.
 
     Raises:
-        UserError: something else lies in the folder, or seeds of another recipe or other rows.
+        UserError: something else lies in the folder, or seeds of another recipe or other rows; or what any run
+            is refused for.
         CheckFailed: a seed diverged; the others are trained and told first.
     """
     folder, seeds = Path(str(recipe.train.output_dir)), list(recipe.train.seeds or ())
@@ -43,16 +47,22 @@ def train_seeds(recipe: Recipe) -> Path:
     if not recipe.train.overwrite:
         for seed, text in written.items():
             _refuse_other(_run(folder, seed), text)
+    if recipe.train.overwrite or not all(_done(_run(folder, seed)) for seed in seeds):
+        _look(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     failed: dict[int, str] = {}
     for place, (seed, text) in enumerate(written.items(), 1):
         run = _run(folder, seed)
         if recipe.train.overwrite and run.exists():
             shutil.rmtree(run)
-        done = run.exists() and artefact.status(run) == "finished"
-        print(f"seed {seed} ({place}/{len(seeds)}): {'finished before' if done else f'see {run}.log'}", flush=True)
+        print(
+            f"seed {seed} ({place}/{len(seeds)}): {'finished before' if _done(run) else f'see {run}.log'}", flush=True
+        )
         _file(run, ".yaml").write_text(text, encoding="utf-8")
-        ended = run_trial(_file(run, ".yaml"), run, watch=lambda found: False)
+        try:
+            ended = run_trial(_file(run, ".yaml"), run, watch=lambda found: False)
+        except (UserError, EnvironmentFailed) as error:
+            raise type(error)(str(error).replace(f"{_file(run, '.yaml')}:", f"seed {seed}:", 1)) from None
         if ended.failed is not None:
             failed[seed] = ended.failed
             print(f"seed {seed} failed: {ended.failed}", flush=True)
@@ -67,6 +77,15 @@ def train_seeds(recipe: Recipe) -> Path:
         others = "no seed ended well" if not whole else f"the means are over {len(whole)} of {len(seeds)} seeds"
         raise CheckFailed(f"{folder}: seed {next(iter(failed))}: {next(iter(failed.values()))} So {others}.")
     return folder
+
+
+def _look(recipe: Recipe) -> None:
+    """Look at the rows, the tokenizer and the teacher as each seed will, before anything is written.
+
+    What is found there stands in the log of each seed. What is encoded is kept, and they need not do it again.
+    """
+    with redirect_stdout(io.StringIO()):
+        prepare(recipe)
 
 
 def summary(runs: Mapping[int, Path]) -> dict[str, Any]:
@@ -143,6 +162,10 @@ def _said(n: int) -> str:
 
 def _run(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}"
+
+
+def _done(run: Path) -> bool:
+    return run.exists() and artefact.status(run) == "finished"
 
 
 def _file(run: Path, ending: str) -> Path:

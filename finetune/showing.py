@@ -43,12 +43,13 @@ def _private(folder: Path) -> list[str]:
 
 def seeds(found: Mapping[str, Any], folder: Path) -> str:
     """Return the mean of each score over several seeds, its interval, what each seed scored, and the rivals' means."""
-    split = "test" if "test" in found["scores"] else next(iter(found["scores"]))
-    shown = {
-        name: each for name, each in found["scores"][split].items() if "/" not in name and not name.startswith(MINOR)
-    }
+    split = "test" if "test" in found["scores"] else next(iter(found["scores"]), "no row was scored")
+    table = found["scores"].get(split, {})
+    shown = {name: each for name, each in table.items() if "/" not in name and not name.startswith(MINOR)}
     width = max(map(len, [split, *shown]))
     numbers, rivals = list(found["runs"]), found["baselines"]
+    if not table:
+        return f"{split}\nruns: {folder}"
     head = f"{split:<{width + 2}}  {'mean':>8}  {'95 % over seeds':<{SPACE - 2}}"
     lines = [head + "".join(f"{name:>12}" for name in [*(f"seed {each}" for each in numbers), *rivals])]
     for name, each in shown.items():

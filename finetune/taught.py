@@ -6,7 +6,7 @@ import io
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
 from finetune.errors import UserError
@@ -15,6 +15,8 @@ from finetune.rescoring import full_answers
 from finetune.task import Score
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from datasets import Dataset
 
@@ -27,13 +29,21 @@ if TYPE_CHECKING:
     Answers = dict[str, np.ndarray]
 
 ALONE = "task.distill.alone"
+DIFFERS = 2  # differences of two recipes that are named
+SPARED = {  # what two runs of one student may differ in
+    "task": {"distill", "threshold", "prompts", "sample_tokens"},
+    "data": {"test", "max_test_rows", "cache_dir"},  # of test rows the files are compared, whatever they are called
+    "train": {"seed", "data_seed"},
+}
+BEST = ("load_best_model_at_end", "eval_strategy", "eval_steps")  # which weights a run ends with
 
 
 def check_alone(recipe: Recipe, splits: Splits) -> None:
     """Refuse, before training, a run of the student alone that could not be held against this one afterwards.
 
     Raises:
-        UserError: it is no finished run of this task, or was not scored on these test rows.
+        UserError: it is no finished run of this task, was not scored on these test rows, had a teacher or is it, or
+            its recipe makes another model, of other rows or in another way.
     """
     options = getattr(recipe.task, "distill", None)
     if options is None or options.alone is None:
@@ -55,6 +65,48 @@ def check_alone(recipe: Recipe, splits: Splits) -> None:
         facts = splits.fingerprints.get(file, {})
         if "sha256" in facts and facts["sha256"] not in known:
             raise UserError(f"{ALONE}: {run} was not scored on {file}; give a run with the same data.test.")
+    _check_same_student(recipe, run, options.teacher, splits)
+
+
+def _check_same_student(recipe: Recipe, run: Path, teacher: str, splits: Splits) -> None:
+    """Refuse a run that differs from this one in more than the teacher: a gap to it would tell of the rest too."""
+    if Path(teacher).exists() and Path(teacher).resolve() == run.resolve():
+        raise UserError(f"{ALONE}: {run} is the teacher; give a run of the student, trained without one.")
+    theirs = type(recipe).read(run / artefact.RECIPE)
+    if getattr(theirs.task, "distill", None) is not None:
+        raise UserError(f"{ALONE}: {run} was distilled itself; give a run of the student, trained without a teacher.")
+    found = list(_differences(theirs.to_dict(), recipe.to_dict()))
+    if found:
+        raise UserError(f"{ALONE}: {run} is not this student alone: {'; '.join(found[:DIFFERS])}.")
+    there = artefact.read_json(run / artefact.DATA)["fingerprints"]
+    for file, facts in splits.fingerprints.items():
+        if "sha256" in facts and there.get(file, facts).get("sha256") != facts["sha256"]:
+            raise UserError(f"{ALONE}: {file} has changed since {run} was trained; train that one again.")
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
+    """Yield what two recipes say otherwise of the model, its rows, and how it is trained."""
+    from finetune.training.option_tables import RESUME
+
+    for section in ("model", "adapter", "task", "data", "train"):
+        one, other = theirs.get(section) or {}, ours.get(section) or {}
+        names = (*RESUME, *BEST) if section == "train" else dict.fromkeys((*one, *other))
+        for name in names:
+            there, here = one.get(name), other.get(name)
+            if name not in SPARED.get(section, ()) and _place(there) != _place(here):
+                yield f"{section}.{name} is {_shown(there)} there and {_shown(here)} here"
+
+
+def _place(value: Any) -> Any:
+    """Return a path that is there in one spelling, and any other value as it is."""
+    if isinstance(value, list):
+        return [_place(each) for each in value]
+    there = isinstance(value, str) and value and "\0" not in value and len(value) < 250 and Path(value).exists()
+    return str(Path(value).resolve()) if there else value
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else str(value) if len(str(value)) <= 60 else f"{str(value)[:59]}…"
 
 
 def teacher_answers(prepared: Prepared, trainer: Trainer) -> tuple[Task, dict[str, Answers]] | None:

@@ -92,6 +92,8 @@ def sections(home: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         made = tiny.sections(home, tmp_path / "run", kind, adapter)
         for name, options in changes.items():
             made[name] = {**made.get(name, {}), **options}
+        if "dp" in made["train"] and "max_grad_norm" not in changes["train"]:
+            del made["train"]["max_grad_norm"]  # tiny.SGD's
         return made
 
     return make

@@ -95,6 +95,16 @@ TYPES = [
         "--model.dtype bf16",
         '--model.dtype is "bf16"; known: float32, bfloat16, float16. Did you mean bfloat16?',
     ),
+    ("", "", "--train.seeds 3", "--train.seeds is 3; it must be a list of whole numbers or null. Write it so: [3]."),
+    (
+        "",
+        "",
+        "--train.seeds 1,2",
+        '--train.seeds is "1,2"; it must be a list of whole numbers or null. Write it so: [1,2]',
+    ),
+    ("", "", "--train.seeds all", "a list of whole numbers or null."),
+    ("", "", "--data.clean html", '--data.clean is "html"; it must be a list. Write it so: [html].'),
+    ("", "", "--train.dp.max_grad_norm inf", "it must be a number. Infinity is written .inf."),
     ("", "", "--evaluate.resamples many", '--evaluate.resamples is "many"; it must be a whole number.'),
 ]
 COMMANDS = [
@@ -173,6 +183,8 @@ def test_a_broken_recipe_ends_with_one_line_and_writes_nothing(
         (["predict", "runs/my", "new.csv", "--outptu", "a.csv"], "Did you mean output?"),
         (["predict", ".", "new.csv"], ". is not a run"),
         (["evaluate", "runs/my", "--data.test", "other.csv"], "runs/my does not exist"),
+        (["preview", "my.yaml", "--rows", "0"], "--rows is 0; give 1 or more."),
+        (["preview", "my.yaml", "--rows", "-3"], "--rows is -3; give 1 or more."),
         (["preview", "my.yaml", "--rows", "few"], "--rows is few; it must be a whole number."),
         (["schema", "task"], "task is one argument too many for finetune schema."),
         (["env", "--all"], "--all is not an option of finetune env"),

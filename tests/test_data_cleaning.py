@@ -75,6 +75,13 @@ def test_where_a_step_hides_something_no_step_shows_it(tmp_path):
     assert notes[0] == f"clean: length dropped 1 of 5 train rows; {path}:4"
 
 
+def test_a_step_that_stands_twice_is_said(sections, write_recipe, capsys):
+    steps = ["html", {"scrub": ["email"]}, "html", {"scrub": ["phone"]}]
+    assert main(["check", str(write_recipe(sections("text-classification", data={"clean": steps})))]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Beware")]
+    assert said == ["Beware: data.clean.2 says html again: it cleans what data.clean.0 and those after it left."]
+
+
 def test_rows_that_nothing_is_left_of_are_dropped_and_said(tmp_path):
     splits = load(rows(tmp_path, "<br>", "a", "b"), ["html"])
 

@@ -232,6 +232,20 @@ def test_what_no_model_can_write_is_refused_in_a_line(home, sections, write_reci
     assert placed(said) in error[0], error[0]
 
 
+@pytest.mark.parametrize(
+    ("option", "augment"),
+    [
+        ("data.augment.masked_lm", {"contextual": 0.1, "masked_lm": "nothere"}),
+        ("data.augment.translate", {"translate": ["nothere", "northere"]}),
+    ],
+)
+def test_a_model_that_cannot_be_found_is_called_by_its_own_option(sections, write_recipe, capsys, option, augment):
+    assert main(["check", str(write_recipe(sections("text-classification", data={"augment": augment})))]) == 4
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"finetune: {option}: nothere is no folder here")
+    assert "model.path" not in error
+
+
 def test_a_run_of_another_task_does_not_translate(run, sections, write_recipe, capsys, tmp_path):
     trained = run("text-classification")
     made = sections("text-classification", data={"augment": {"translate": [str(trained)] * 2}})

@@ -85,6 +85,67 @@ def test_a_student_alone_that_cannot_be_held_against_is_refused_in_one_line(
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        ({}, None),
+        ({"train": {"seed": 5, "save_strategy": "epoch", "logging_steps": 3}, "evaluate": {"resamples": 0}}, None),
+        ({"train": {"learning_rate": 0.5}}, "train.learning_rate is 0.5 there and 0.05 here"),
+        ({"train": {"weight_decay": 0.1}}, "train.weight_decay is 0.1 there and not given here"),
+        ({"model": {"path": "{home}/teacher"}}, "model.path is "),
+        ({"model": {"layers": 1}}, "model.layers is 1 there and not given here"),
+        ({"adapter": {"peft_type": "LORA", "r": 4}}, "adapter.peft_type is LORA there and not given here"),
+        ({"data": {"max_train_rows": 8}}, "data.max_train_rows is 8 there and not given here"),
+        ({"task": {"max_length": 16}}, "task.max_length is 16 there and 32 here"),
+        ({"task": {"distill": {"teacher": "x"}}}, "was distilled itself"),
+        ("teacher", "is the teacher"),
+    ],
+)
+def test_only_the_same_student_is_the_student_alone(
+    sections, write_recipe, home, tmp_path, monkeypatch, theirs, words
+) -> None:
+    """What a run's recipe says is held against this one's; weights are not needed for that."""
+    from types import SimpleNamespace
+
+    from finetune import artefact
+    from finetune.recipe import Recipe
+    from finetune.taught import check_alone
+
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    changes = {} if theirs == "teacher" else theirs
+    changes = {
+        name: {
+            key: value.replace("{home}", str(home)) if isinstance(value, str) else value for key, value in each.items()
+        }
+        for name, each in changes.items()
+    }
+    Recipe.from_dict(sections("text-classification", **changes)).write(alone / artefact.RECIPE)
+    artefact.write_status(alone, "finished", "text-classification")
+    artefact.write_json(alone / artefact.DATA, {"fingerprints": {}})
+    (alone / artefact.PREDICTIONS).touch()
+    distill = {"teacher": str(alone if theirs == "teacher" else home / "teacher"), "alone": f"{tmp_path}/./alone"}
+    made = sections("text-classification", task={"distill": distill}, train={"output_dir": str(tmp_path / "taught")})
+    splits = SimpleNamespace(fingerprints={})
+    if words is None:
+        check_alone(Recipe.from_dict(made), splits)
+        return
+    with pytest.raises(UserError) as caught:
+        check_alone(Recipe.from_dict(made), splits)
+    assert str(caught.value).startswith("task.distill.alone: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_teacher_without_a_share_is_said_before_training(sections, write_recipe, home, capsys) -> None:
+    from finetune.cli import main
+
+    for more, said in (({"alpha": 0}, 1), ({"alpha": 0, "hidden": {"weight": 1.0}}, 0), ({"alpha": 0.1}, 0)):
+        distill = {"teacher": str(home / "teacher"), **more}
+        assert main(["check", str(write_recipe(sections("text-classification", task={"distill": distill})))]) == 0
+        assert capsys.readouterr().out.count("Beware: task.distill.alpha is 0 and hidden is left out") == said
+
+
 def test_layers_are_chosen_as_distilberts_were() -> None:
     assert chosen_layers(6, 12) == [0, 2, 4, 7, 9, 11]
     assert chosen_layers(2, 6) == [0, 5]

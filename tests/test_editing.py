@@ -38,6 +38,8 @@ def kept(step, text: str) -> bool:
         ("html", "&lt;b&gt; is a tag, &#65;&#x42;&nbsp;C", "<b> is a tag, AB\u00a0C"),
         ("html", "x <y and z> w, 1 < 2, <3, R&D, ?a=1&copy=2", "x <y and z> w, 1 < 2, <3, R&D, ?a=1&copy=2"),
         ("html", "<a href='?a=1&amp;b=2' title='>'>link</a> <Foo bar='&amp;'>", "link <Foo bar='&'>"),
+        ("html", "<tr><td>Ann</td><td>30</td></tr><tr><th>a<th>b</tr>", "Ann 30\na b"),
+        ("html", "<tr><td><b>a</b></td><td><b></b></td><td> c</td></tr><td>d", "a  c\nd"),
         ("html", "no tags & no entities", "no tags & no entities"),
         ("html", "open <b, <!-- and <script>more", "open <b, <!-- and more"),
         ("html", "a<style>b<script>c</script>d<script>e</SCRIPT >f<style>g", "abdfg"),

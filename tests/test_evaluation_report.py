@@ -178,6 +178,16 @@ def test_a_bare_run_still_has_a_report(run):
     assert "some/model" in Page(page_of(run)).text
 
 
+def test_small_facts_of_the_environment_keep_their_digits(run):
+    facts = {"privacy": {"delta": 1e-05, "sample_rate": 0.05333333, "epsilon": 2.5}, "wall_time_s": 12345.6}
+    artefact.write_json(run / "environment.json", facts)
+
+    shown = re.sub(r"\s*<[^>]+>\s*", "|", write_report(run).read_text(encoding="utf-8"))
+
+    for said in ("delta||1e-05|", "sample rate||0.05333|", "epsilon||2.500|", "wall time s||12,346|"):
+        assert said in shown
+
+
 def test_the_same_run_gives_the_same_bytes(run):
     classified(run, ["bad", "good"])
 

@@ -63,7 +63,7 @@ def test_a_schedule_that_watches_a_score_is_refused(sections, write_recipe, caps
         ({"r1_gama": 1.0}, "task.r1_gama is not an option of image-gan. Did you mean r1_gamma?"),
         ({"diffaugment": ["cutuot"]}, "task.diffaugment: 'cutuot' is not known: colour, translation, cutout. Did you"),
         ({"diffaugment": ["brightness"]}, "task.diffaugment: 'brightness' is not known: colour, translation, cutout."),
-        ({"diffaugment": "cutout"}, 'task.diffaugment is "cutout"; it must be a list of text.'),
+        ({"diffaugment": "cutout"}, 'task.diffaugment is "cutout"; it must be a list of text. Write it so: [cutout].'),
         ({"r1_gamma": -1.0}, "task.r1_gamma is -1.0; give 0 or more."),
         ({"r2_gamma": ".nan"}, "task.r2_gamma"),
         ({"gp_weight": -1.0}, "task.gp_weight is -1.0; give 0 or more."),

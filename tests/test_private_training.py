@@ -201,7 +201,9 @@ def test_what_is_trained_is_saved_and_what_was_spent_is_told(run, weights, capsy
     history = artefact.read_json(folder / artefact.HISTORY)
     assert not any(name in record for record in history for name in ("loss", "train_loss"))
     assert "Differential privacy: ε = " in (folder / "README.md").read_text(encoding="utf-8")
-    assert "private: ε = " in (folder / artefact.REPORT).read_text(encoding="utf-8")
+    report = (folder / artefact.REPORT).read_text(encoding="utf-8")
+    assert "private: ε = " in report
+    assert "<li>finished</li>" in report
     contract("P3", runs_saved_as_trained=1)
 
 
@@ -233,7 +235,7 @@ def test_a_resumed_run_counts_on(sections, write_recipe, capsys, monkeypatch):
     ("kind", "changes", "said"),
     [
         ("text-classification", {"train": {"dp": {}}}, "train.dp needs epsilon or noise_multiplier, one of the two"),
-        ("text-classification", {"train": {"dp": {"epsilon": 1, "noise_multiplier": 1}}}, "one of the two"),
+        ("text-classification", {"train": {"dp": {"epsilon": 1, "noise_multiplier": 1}}}, "leave one of them out"),
         ("text-classification", {"train": {"dp": {"epsilon": -1}}}, "train.dp.epsilon is -1"),
         ("text-classification", {"train": {"dp": {"epsilon": 1, "delta": 2}}}, "train.dp.delta is 2"),
         ("text-classification", {"train": {"dp": {"epsilom": 1}}}, "epsilom"),
@@ -247,6 +249,10 @@ def test_a_resumed_run_counts_on(sections, write_recipe, capsys, monkeypatch):
          "train.dp and data.augment"),
         ("text-classification", {"train": {"dp": PRIVATE, "nan_budget": 1}}, "train.dp and train.nan_budget"),
         ("text-classification", {"train": {"dp": PRIVATE, "allow_change": ["max_steps"]}}, "say noise_multiplier"),
+        ("text-classification", {"train": {"dp": PRIVATE, "max_grad_norm": 0.5}},
+         "train.max_grad_norm: with train.dp say train.dp.max_grad_norm"),
+        ("masked-lm", {"train": {"dp": PRIVATE}, "task": {"next_sentence": True}},
+         "train.dp and task.next_sentence do not go together: it puts sentences of other rows into an input"),
         ("image-gan", {"train": {"dp": PRIVATE}}, "task.kind image-gan has none of a single row"),
         ("image-vae", {"train": {"dp": PRIVATE}}, "train.dp and model.config do not go together"),
         ("text-classification", {"train": {"dp": {"epsilon": 1, "delta": 0.5}}}, "is no promise for 64 rows"),

@@ -198,3 +198,14 @@ def test_an_option_is_called_as_its_author_wrote_it(tmp_path: Path):
     assert given.name(("task", "text")) == f"{file}:1: task.text"
     assert given.name(("train", "seed")) == "--train.seed"
     assert given.name(("model", "path")) == f"{file}: model.path"
+
+
+def test_a_section_that_the_command_line_made_has_no_line_of_the_file(tmp_path: Path):
+    file = tmp_path / "my.yaml"
+    file.write_text("train:\n  seed: 1\n  sgd:\n    slow: true\n", encoding="utf-8")
+    given = read_file(file)
+    override(given, {"train.dp.epsilon": Written("8"), "train.sgd.fast": Written("1")})
+
+    assert given.name(("train", "dp")) == "--train.dp"
+    assert given.name(("train", "sgd")) == f"{file}:3: train.sgd"
+    assert given.name(("train",)) == f"{file}:1: train"

@@ -13,7 +13,7 @@ from scipy import stats
 
 from finetune import artefact
 from finetune.cli import main
-from finetune.errors import CheckFailed, UserError
+from finetune.errors import CheckFailed, EnvironmentFailed, UserError
 from finetune.recipe import Recipe
 from finetune.run import train
 from finetune.seeds import mean_over
@@ -169,6 +169,38 @@ def test_what_seeds_cannot_be_is_said_in_a_line(
     assert said in told
     assert len(told.splitlines()) == 1
     assert not (tmp_path / "all").exists()
+
+
+def test_what_no_seed_could_train_is_said_of_the_recipe_and_writes_nothing(
+    recipe: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    """As of one run: the recipe, its files and its teacher are looked at before the first seed begins."""
+    for changes, said in (
+        ({"data": {"train": "nofile.jsonl"}}, "finetune: data.train: nofile.jsonl: no such file."),
+        (
+            {"data": {"validation": None, "test": None}},
+            "there are no rows to score: give data.validation or data.test.",
+        ),
+        (
+            {"task": {"distill": {"teacher": "./nowhere"}}},
+            "finetune: task.distill.teacher: there is no folder ./nowhere",
+        ),
+    ):
+        assert main(["train", str(recipe([1, 2], **changes))]) == 2
+        told = capsys.readouterr().err
+        assert said in told.splitlines()[-1]
+        assert "seed-1" not in told
+        assert not (tmp_path / "all").exists()
+
+
+def test_a_seed_that_the_machine_ended_is_called_a_seed(recipe: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from finetune.sweeping import trials
+
+    monkeypatch.setattr(trials.sys, "executable", "/bin/false")
+    with pytest.raises(
+        EnvironmentFailed, match=r"^seed 3: the training ended with code 1: it said nothing\. See .*log"
+    ):
+        train(Recipe.read(recipe([3])))
 
 
 def test_other_folders_launches_and_sweeps_are_refused(

@@ -65,6 +65,17 @@ def test_the_page_has_every_score_with_its_mean_and_links_to_the_runs(tmp_path):
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|http-equiv', "", html)  # nothing from elsewhere
 
 
+def test_runs_without_a_score_have_a_page_and_lines(tmp_path):
+    folder = tmp_path / "all"
+    for run in runs_of(folder, {1: 0.5, 2: 0.6}).values():
+        artefact.write_json(run / artefact.SCORES, {})
+    found = {**summary({seed: folder / f"seed-{seed}" for seed in (1, 2)}), "failed": {}}
+    artefact.write_json(folder / artefact.SEEDS, found)
+
+    assert "No row was scored." in write_report(folder).read_text(encoding="utf-8")
+    assert shown(found, folder).splitlines()[0] == "no row was scored"
+
+
 def test_two_seeds_have_no_interval_and_it_is_said(tmp_path):
     html, found = page(tmp_path / "all", {1: 0.5, 2: 0.99})
     one = found["scores"]["test"]["accuracy"]

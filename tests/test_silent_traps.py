@@ -69,6 +69,13 @@ def test_one_class_is_nothing_to_learn(said):
     assert "(positive); there is nothing to learn" in line
 
 
+def test_one_class_that_a_limit_left_is_the_limits(said):
+    code, line = said(SOUND, data={"max_train_rows": 1, "validation": None, "test": None})
+
+    assert code == 2
+    assert "there is nothing to learn. data.max_train_rows keeps 1 of the rows: raise it." in line
+
+
 def test_a_validation_label_that_no_training_row_has_is_refused_with_its_line(said):
     code, line = said(SOUND, validation=[*tiny.sentences(4, 6), {"text": "something else", "label": "maybe"}])
 
@@ -266,3 +273,7 @@ def test_one_answer_is_seen_for_every_kind_of_answer_and_only_where_targets_diff
 
     found = one_answer(Dataset.from_dict(columns))
     assert (line in found[0]) if line else found == ()
+    assert all("lower train.learning_rate" in each for each in found)
+    private = one_answer(Dataset.from_dict(columns), private=True)
+    assert all("the noise of train.dp may drown the signal" in each for each in private)
+    assert len(private) == len(found)

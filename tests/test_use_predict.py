@@ -45,6 +45,9 @@ def test_predict_takes_columns_by_other_names_and_says_where_it_cannot_write(
     assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == ["good film", "dull film"]
     capsys.readouterr()
 
+    assert main(["predict", str(folder), str(tmp_path / "gone.jsonl")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"finetune: {tmp_path}/gone.jsonl: no such file.")
+
     for wrong in (tmp_path / "no" / "answers.jsonl", tmp_path / "no.jsonl" / "x.csv"):
         assert main(["predict", str(folder), str(file), "--output", str(wrong)]) == 2
         said = capsys.readouterr().err

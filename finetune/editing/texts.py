@@ -31,6 +31,7 @@ INLINE = """
     rt ruby s samp search select slot small source span strike strong sub summary sup svg td template textarea
     th time title track tt u var video wbr script style doctype
 """
+CELLS = frozenset(("td", "th"))  # of one row of a table: a space between them
 LINES, TAGS = frozenset(BLOCKS.split()), frozenset(INLINE.split())
 # No text stands in them.
 UNSPOKEN = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in ("script", "style")}
@@ -86,7 +87,7 @@ def _shown(text: str) -> list[str]:
     endless: set[str] = set()  # names whose end was not found, and is not looked for again
     at, last_comment = 0, text.rfind("-->")
     while (start := text.find("<", at)) >= 0:
-        parts.append(text[at:start])
+        parts += [text[at:start]] if start > at else []
         found = TAG.match(text, start)
         if text.startswith("<!--", start) and start < last_comment:
             at = text.find("-->", start) + 3
@@ -96,6 +97,8 @@ def _shown(text: str) -> list[str]:
         else:
             if name in LINES and not "".join(parts[-2:]).endswith("\n"):
                 parts.append("\n")
+            if name in CELLS and not found["close"] and parts and not parts[-1][-1].isspace():
+                parts.append(" ")
             unspoken = name in UNSPOKEN and name not in endless and not found["close"]
             ends = UNSPOKEN[name].search(text, found.end()) if unspoken else None
             if unspoken and ends is None:

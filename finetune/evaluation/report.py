@@ -32,15 +32,17 @@ FEW = 3  # latent dimensions up to which their numbers stand in the table
 LONG_TABLE = 25  # classes beyond which the per-class table folds
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, status: str | None = None) -> Path:
     """Write report.html into the run folder and return its path. Parts whose files are missing are left out.
 
+    `status` is what it says of the run; the run's own where none is given.
     A folder of `train.seeds` has a page of its own, on what the seeds move.
     """
     if (run / artefact.SEEDS).exists():
         return seeds_report.write_report(run)
     path = run / artefact.REPORT
-    path.write_text(page("report.html.jinja", **contents(run)), encoding="utf-8")
+    told = contents(run) | ({} if status is None else {"status": status})
+    path.write_text(page("report.html.jinja", **told), encoding="utf-8")
     return path
 
 

@@ -12,10 +12,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 CURE = "It has learned nothing that tells rows apart: try a lower train.learning_rate, or look at the labels."
+PRIVATE_CURE = (
+    "It has learned nothing that tells rows apart: the noise of train.dp may drown the signal. Try larger steps "
+    "(train.gradient_accumulation_steps), a larger epsilon or fewer trained weights (adapter), or look at the labels."
+)
 
 
-def one_answer(table: Dataset) -> tuple[str, ...]:
-    """Return a sentence where a table of predictions holds one answer for rows whose targets differ; () elsewhere."""
+def one_answer(table: Dataset, private: bool = False) -> tuple[str, ...]:
+    """Return a sentence where a table of predictions holds one answer for rows whose targets differ; () elsewhere.
+
+    Its advice is another one where the training was private.
+    """
     if len(table) < 2 or "target" not in table.column_names:
         return ()
     columns = {name: list(table[name][:]) for name in ("target", "prediction", "words", "question", "spans")
@@ -34,7 +41,7 @@ def one_answer(table: Dataset) -> tuple[str, ...]:
         found = "" if max(said) > min(said) or max(meant) == min(meant) else f"{len(said):,} rows get the same number."
     elif kind == "single":
         found = _one(said, meant, f'the label "{said[0]}"')
-    return (f"{found} {CURE}",) if found else ()
+    return (f"{found} {PRIVATE_CURE if private else CURE}",) if found else ()
 
 
 def _one(said: Sequence[Any], meant: Sequence[Any], what: str) -> str:

@@ -26,8 +26,8 @@ def write_report(folder: Path) -> Path:
 def contents(folder: Path) -> dict[str, Any]:
     """Return everything that the page shows."""
     found = artefact.read_json(folder / artefact.SEEDS)
-    split = "test" if "test" in found["scores"] else next(iter(found["scores"]))
-    own: dict[str, Any] = found["scores"][split]
+    split = "test" if "test" in found["scores"] else next(iter(found["scores"]), None)
+    own: dict[str, Any] = found["scores"].get(split, {})
     names = [name for name in own if "/" not in name and not name.startswith(MINOR)]
     first = [*(name for name in HEADLINES if name in names), *names]
     recipe = _recipe(folder, found)
@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "subtitle": _subtitle(recipe),
         "split": split,
         "interval": found["interval"],
-        "lead": _lead(own, first[0], split) if first else "",
+        "lead": _lead(own, first[0], split) if first else "No row was scored.",
         "runs": [_run(folder, seed, run) for seed, run in found["runs"].items()],
         "failed": found["failed"],
         "pictures": [_picture(name, own, found["baselines"]) for name in dict.fromkeys(first)][:PICTURES],
@@ -70,7 +70,7 @@ def _subtitle(recipe: dict[str, Any] | None) -> list[str]:
     return [str(part) for part in (recipe["task"]["kind"], source, adapter.get("peft_type")) if part]
 
 
-def _lead(own: dict[str, Any], name: str, split: str) -> str:
+def _lead(own: dict[str, Any], name: str, split: str | None) -> str:
     """Say in a sentence what the first score is on average, and how far the seed moves it."""
     one = own[name]
     values = list(one["values"].values())

@@ -30,7 +30,7 @@ HEADLINES = (  # the first two that exist
 )
 LESS_IS_BETTER = {
     *("nll", "perplexity", "pseudo_perplexity", "bits_per_byte", "mse", "mae", "hamming_loss"),
-    *("nelbo", "iw_nll", "reconstruction", "bits_per_dim"),
+    *("next_nll", "nelbo", "iw_nll", "reconstruction", "bits_per_dim"),
     *("fid", "kid", "fcd", "kcd", "swd", "c2st_features", "c2st_pixels", "self_bleu"),
 }
 # Of generated images.
@@ -65,6 +65,8 @@ NAMES = {
     "kcd": "KCD (kernel classifier distance)",
     "kid": "KID (kernel Inception distance)",
     "kl": "KL (nats)",
+    "next_accuracy": "pairs told right",
+    "next_nll": "cost of a pair (nats)",
     "never": "no answer to anything",
     "no_answer_accuracy": "accuracy where there is no answer",
     "overlap": "a name in the sentence most like the question",
@@ -101,6 +103,11 @@ def number(value: float | None) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def fact(value: float) -> str:
+    """Return a number that is no score: as `number` does, but below one with four significant digits (1e-05)."""
+    return f"{value:.4g}" if isinstance(value, float) and 0 < abs(value) < 1 else number(value)
 
 
 def interval(score: dict[str, Any]) -> str:
@@ -160,5 +167,5 @@ def _pages() -> Environment:
     pages = Environment(
         loader=PackageLoader("finetune.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    pages.filters |= {"number": number, "named": named, "interval": interval}
+    pages.filters |= {"number": number, "fact": fact, "named": named, "interval": interval}
     return pages

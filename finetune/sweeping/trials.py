@@ -64,7 +64,7 @@ def run_trial(recipe: Path, run: Path, watch: Callable[[list[dict[str, float]]],
         return Ended(run, pruned=False, failed=line)
     if code == UserError.exit_code:
         raise UserError(f"{recipe}: {line}")
-    raise EnvironmentFailed(f"{recipe}: the trial ended with code {code}: {line} See {log}.")
+    raise EnvironmentFailed(f"{recipe}: the training ended with code {code}: {line} See {log}.")
 
 
 def _watched(process: subprocess.Popen[bytes], run: Path, watch: Callable[[list[dict[str, float]]], bool]) -> bool:

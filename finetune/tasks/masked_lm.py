@@ -254,7 +254,8 @@ class MaskedLM(Taught):
         from finetune.evaluation.masked import unigram_masked
 
         hidden: Iterator[np.ndarray] = (row.astype(int) - 1 for row in answers["hidden"])
-        return {"unigram": unigram_masked(_words(inputs["train"]), hidden, answers, len(processor), resamples)}
+        words = {"unigram": unigram_masked(_words(inputs["train"]), hidden, answers, len(processor), resamples)}
+        return words | pairs.next_rivals(inputs, answers, resamples) if self.next_sentence else words
 
     def sample(self, model: PreTrainedModel, processor: PreTrainedTokenizerBase) -> list[str]:
         from finetune.tasks.pseudo_likelihood import filled

@@ -18,10 +18,12 @@ from finetune.tasks.masking import FREE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from datasets import Dataset
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from finetune.evaluation.bootstrap import Measure
     from finetune.loading import ModelOptions
     from finetune.task import Batch, Scores
 
@@ -94,25 +96,45 @@ def next_answers(outputs: Any, batch: Batch) -> dict[str, Tensor]:
 
 
 def next_told(answers: dict[str, Any], inputs: Dataset) -> dict[str, Any]:
-    """Return the columns of predictions: whether the second follows, and the chance of it."""
-    return {"follows": [each == FOLLOWS for each in inputs["next"]], "p/follows": answers["next_p"]}
+    """Return the columns of predictions: whether the second follows, whether the model says so, and how likely."""
+    target = [each == FOLLOWS for each in inputs["next"]]
+    said = [is_so == bool(right) for is_so, right in zip(target, answers["next_right"], strict=True)]
+    return {"follows/target": target, "follows/prediction": said, "p/follows": answers["next_p"]}
 
 
 def next_scores(answers: dict[str, Any], resamples: int) -> Scores:
     """Return `next_accuracy` and `next_nll` (nats a pair), with 95 % intervals over pairs."""
-    import numpy as np
-
     from finetune.evaluation.bootstrap import bootstrap
 
-    right, cost = answers["next_right"].astype(np.float64), answers["next_nll"]
-    return bootstrap(
-        lambda weights: {
-            "next_accuracy": right @ weights / weights.sum(axis=0),
-            "next_nll": cost @ weights / weights.sum(axis=0),
-        },
-        len(right),
-        resamples,
-    )
+    return bootstrap(_measure(answers["next_right"], answers["next_nll"]), len(answers["next_nll"]), resamples)
+
+
+def next_majority(train: Dataset, test: Dataset, answers: dict[str, Any], resamples: int) -> Scores:
+    """Return the scores of saying of every pair what is true of most training pairs, with paired gaps of the model's.
+
+    Its chances are the shares in train, add-one smoothed. A gap is the model's score minus the rival's.
+    """
+    import numpy as np
+
+    from finetune.evaluation.bootstrap import bootstrap, with_gaps
+
+    counts, targets = np.bincount(train["next"][:], minlength=2), np.array(test["next"][:])
+    rival = _measure(targets == counts.argmax(), -np.log((counts + 1) / (counts.sum() + 2))[targets])
+    model = _measure(answers["next_right"], answers["next_nll"])
+    return bootstrap(with_gaps(rival, model, ("next_accuracy", "next_nll")), len(targets), resamples)
+
+
+def next_rivals(inputs: dict[str, Dataset], answers: dict[str, Any], resamples: int) -> dict[str, Scores]:
+    """Return the rivals of `next_scores` by name."""
+    return {"majority": next_majority(inputs["train"], inputs["test"], answers, resamples)}
+
+
+def _measure(right: np.ndarray, cost: np.ndarray) -> Measure:
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        total = weights.sum(axis=0)
+        return {"next_accuracy": right.astype(float) @ weights / total, "next_nll": cost @ weights / total}
+
+    return measure
 
 
 class SentencePairs:
