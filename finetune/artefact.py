@@ -56,11 +56,16 @@ class Verdict:
     process: str  # "fresh" or "same"
 
 
+def staged(path: Path) -> Path:
+    """Return where a file is written before it gets its name; a kill may leave it there."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write strict JSON (no NaN), whole or not at all."""
-    staged = path.with_name(f".{path.name}.tmp")
-    staged.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(staged, path)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    staged(path).write_text(text, encoding="utf-8")
+    os.replace(staged(path), path)
 
 
 def read_json(path: Path) -> Any:

@@ -29,6 +29,7 @@ LAYERS = (
         "exporting",
         "merging",
         "novelty",
+        "opening",
         "preparation",
         "publication",
         "published",
