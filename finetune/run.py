@@ -156,6 +156,7 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
     """Return the trainer of prepared inputs; its arguments are fitted to what there is to evaluate on."""
     from finetune.tasks import trainer_class
     from finetune.training.options import fitted_to
+    from finetune.training.rehearsal import rehearse
 
     recipe, encoded = prepared.recipe, prepared.encoded
     task, trains = recipe.task, trainer_class(recipe.task)
@@ -164,7 +165,7 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
 
         trains = PrivateTrainer
     args = fitted_to(recipe.train, "validation" in encoded, task.best_score, task.best_is_greatest)
-    return trains(
+    trainer = trains(
         task=task,
         model=model,
         args=args,
@@ -175,6 +176,9 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
         head_parameters=new,
         precision=recipe.evaluate.precision,
     )
+    if "train" in encoded and not trainer.is_deepspeed_enabled:  # its own file may name another optimiser
+        rehearse(trainer.args, model)
+    return trainer
 
 
 def stamp(prepared: Prepared) -> dict[str, Any]:
