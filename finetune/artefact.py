@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -233,10 +234,14 @@ def in_fresh_process(
 
 
 def write_verdict(run: Path, verdict: Verdict) -> None:
-    """Record the verdict in the run; CheckFailed when it is a bad one."""
+    """Record the verdict in the run, a bad one too; then CheckFailed for a bad one.
+
+    A difference that is no finite number, as of logits of other shapes, is written as null.
+    """
+    finite = verdict.max_difference if math.isfinite(verdict.max_difference) else None
+    write_json(run / VERDICT, {**asdict(verdict), "max_difference": finite})
     if not verdict.same:
         raise CheckFailed(
             f"{run}: the reloaded run differs from the trained model by up to {verdict.max_difference:.3g} "
             f"in the logits of {verdict.rows} rows."
         )
-    write_json(run / VERDICT, asdict(verdict))
