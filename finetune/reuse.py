@@ -26,6 +26,7 @@ from finetune.novelty import (
 from finetune.recording import examined, write_examination
 from finetune.reloading import load_run
 from finetune.rescoring import full_answers, rescored, trainer_for
+from finetune.sparing import refuse_what_is_read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,10 +185,9 @@ def _refuse_unanswered(rows: Dataset, inputs: Dataset) -> None:
 
 
 def refuse_unwritable(output: Path | None, rows: Path) -> None:
-    """Refuse a file for answers that has an unknown ending, no folder to lie in, or the rows themselves."""
+    """Refuse a file for answers that has an unknown ending, no folder to lie in, or rows in it."""
     if output is not None and output.suffix not in (".jsonl", ".csv", ".parquet"):
         raise UserError(f"--output: {output} should end in .jsonl, .csv or .parquet.")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output: {output} cannot be written: {output.parent} is no folder, or {output.name} is one.")
-    if output is not None and output.exists() and rows.exists() and output.samefile(rows):
-        raise UserError(f"--output: {output} holds the rows; give another file, for the answers would replace them.")
+    refuse_what_is_read("output", output, (), (rows,))

@@ -43,6 +43,7 @@ LAYERS = (
         "selftest",
         "showing",
         "soups",
+        "sparing",
         "sweeping",
         "taught",
         "writing",

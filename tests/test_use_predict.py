@@ -15,7 +15,8 @@ from finetune import artefact
 from finetune.cli import main
 from finetune.data import read_rows
 from finetune.data.options import DataOptions
-from finetune.reuse import predict
+from finetune.errors import UserError
+from finetune.reuse import predict, refuse_unwritable
 from finetune.task import Columns
 
 
@@ -66,3 +67,17 @@ def test_rows_that_share_an_input_are_all_answered(run, home):
     trained = run("causal-lm", task={"pack": True, "block_size": 64})
 
     assert 0 < len(predict(trained, home / "test.jsonl")) < 22  # blocks, not rows
+
+
+@pytest.mark.parametrize("rows", ["a.jsonl", "*.jsonl", "**/a.jsonl", "."])
+def test_answers_are_not_written_over_rows_that_a_name_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"text": "mine"}\n')
+    Path("link.jsonl").symlink_to("a.jsonl")
+
+    for output in ("a.jsonl", "link.jsonl"):
+        with pytest.raises(UserError, match=f"^--output: {output} is read by this command"):
+            refuse_unwritable(Path(output), Path(rows))
+    refuse_unwritable(Path("b.jsonl"), Path(rows))
