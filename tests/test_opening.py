@@ -13,6 +13,7 @@ from finetune import artefact
 from finetune.errors import UserError
 from finetune.recipe import Recipe
 from finetune.run import train
+from finetune.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -120,3 +121,28 @@ def test_a_kill_while_a_run_is_removed_leaves_one_that_the_same_command_starts_a
 
     assert artefact.status(folder) == "unfinished"
     assert artefact.status(run("text-classification", train={"overwrite": True})) == "finished"
+
+
+def test_the_time_of_a_run_is_that_of_all_its_starts(run: Any, monkeypatch: pytest.MonkeyPatch):
+    class Killed(BaseException):
+        pass
+
+    batches = Trainer.get_batch_samples
+
+    def slow(self: Trainer, *given: Any, **more: Any) -> Any:
+        if self.state.global_step == 0:
+            assert self.clock.started is not None
+            self.clock.started -= 1000.0
+        if self.state.global_step == 2:
+            raise Killed
+        return batches(self, *given, **more)
+
+    told = {"save_strategy": "steps", "save_steps": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "get_batch_samples", slow)
+        with pytest.raises(Killed):
+            run("text-classification", train=told)
+    environment = artefact.read_json(run("text-classification", train=told) / artefact.ENVIRONMENT)
+
+    assert environment["training_time_s"] > 1000.0
+    assert environment["wall_time_s"] > environment["training_time_s"]
