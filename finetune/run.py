@@ -155,7 +155,7 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
     """Return the trainer of prepared inputs; its arguments are fitted to what there is to evaluate on."""
     from finetune.tasks import trainer_class
     from finetune.training.options import fitted_to
-    from finetune.training.rehearsal import rehearse
+    from finetune.training.rehearsal import refuse_looks_at_shards, rehearse
 
     recipe, encoded = prepared.recipe, prepared.encoded
     task, trains = recipe.task, trainer_class(recipe.task)
@@ -175,8 +175,10 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
         head_parameters=new,
         precision=recipe.evaluate.precision,
     )
-    if "train" in encoded and not trainer.is_deepspeed_enabled:  # its own file may name another optimiser
-        rehearse(trainer.args, model)
+    if "train" in encoded:
+        refuse_looks_at_shards(trainer)
+        if not trainer.is_deepspeed_enabled:  # its own file may name another optimiser
+            rehearse(trainer.args, model)
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""What would fail at the first step is tried before a run's folder is made: precision, optimiser and schedule."""
+"""What would fail at the first step, or hang at the last, is found before a run's folder is made."""
 
 from __future__ import annotations
 
@@ -9,12 +9,34 @@ import transformers
 from transformers.trainer_optimizer import is_optimizer_factory
 
 from finetune.errors import UserError
+from finetune.task import Task
 
 if TYPE_CHECKING:
     from finetune.training.options import TrainOptions
+    from finetune.training.trainer import Trainer
 
 FAILURES = (ImportError, NotImplementedError, TypeError, ValueError)
 STEPS = 1000  # of the schedule that is tried, where the recipe does not say how many
+
+
+def refuse_looks_at_shards(trainer: Trainer) -> None:
+    """Refuse a task that is looked at on the first process alone where each process holds a part of the weights.
+
+    The first would wait for the others in its forward passes, and they for it at the end.
+    """
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    sharded = trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and is_deepspeed_zero3_enabled())
+    if not sharded or trainer.args.world_size == 1:
+        return
+    task, option = trainer.task, trainer.task.examined_by
+    looks = type(task).examine is not Task.examine and (option is None or bool(getattr(task, option)))
+    if looks or task.unit == "images":  # whose pictures are drawn on the way, too
+        instead = "" if option is None else f", or leave task.{option} out"
+        raise UserError(
+            f"task.kind {task.kind} looks at the model on one process, which must hold it whole: use ddp or ZeRO-2, "
+            f"not FSDP or ZeRO-3{instead}."
+        )
 
 
 def rehearse(args: TrainOptions, model: Any) -> None:
