@@ -15,6 +15,7 @@ from finetune.publication import preflight, publish_trained
 from finetune.recording import (
     examination,
     finish,
+    let_go,
     record,
     reference,
     samples,
@@ -105,6 +106,7 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
         write_history(run, trainer)
         write_environment(run, prepared, trainer, started)
         write_samples(run, "after", after)
+        let_go(trainer)
         finish(run, prepared, kept)
     trainer.accelerator.wait_for_everyone()
     if main:  # the others need not wait for a network

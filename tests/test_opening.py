@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
+import finetune.run
 from finetune import artefact
 from finetune.errors import UserError
 from finetune.recipe import Recipe
@@ -146,3 +150,28 @@ def test_the_time_of_a_run_is_that_of_all_its_starts(run: Any, monkeypatch: pyte
 
     assert environment["training_time_s"] > 1000.0
     assert environment["wall_time_s"] > environment["training_time_s"]
+
+
+@pytest.mark.parametrize("kind", ["text-classification", "image-gan"])
+def test_the_optimiser_is_gone_when_a_second_copy_of_the_model_is_loaded(
+    run: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    made: list[weakref.ref[torch.optim.Optimizer]] = []
+    make, ends = transformers.Trainer.create_optimizer, finetune.run.finish
+    here: list[bool] = []
+
+    def kept(self: Any, *given: Any) -> Any:
+        found = make(self, *given)
+        made.append(weakref.ref(found))
+        return found
+
+    def finish(*given: Any) -> None:
+        here.extend(each() is not None for each in made)
+        ends(*given)
+
+    monkeypatch.setattr(transformers.Trainer, "create_optimizer", kept)
+    monkeypatch.setattr("finetune.run.finish", finish)
+
+    run(kind)
+
+    assert here == [False] * (2 if kind == "image-gan" else 1)
