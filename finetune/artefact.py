@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -56,11 +57,16 @@ class Verdict:
     process: str  # "fresh" or "same"
 
 
+def staged(path: Path) -> Path:
+    """Return where a file is written before it gets its name; a kill may leave it there."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write strict JSON (no NaN), whole or not at all."""
-    staged = path.with_name(f".{path.name}.tmp")
-    staged.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(staged, path)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    staged(path).write_text(text, encoding="utf-8")
+    os.replace(staged(path), path)
 
 
 def read_json(path: Path) -> Any:
@@ -228,10 +234,14 @@ def in_fresh_process(
 
 
 def write_verdict(run: Path, verdict: Verdict) -> None:
-    """Record the verdict in the run; CheckFailed when it is a bad one."""
+    """Record the verdict in the run, a bad one too; then CheckFailed for a bad one.
+
+    A difference that is no finite number, as of logits of other shapes, is written as null.
+    """
+    finite = verdict.max_difference if math.isfinite(verdict.max_difference) else None
+    write_json(run / VERDICT, {**asdict(verdict), "max_difference": finite})
     if not verdict.same:
         raise CheckFailed(
             f"{run}: the reloaded run differs from the trained model by up to {verdict.max_difference:.3g} "
             f"in the logits of {verdict.rows} rows."
         )
-    write_json(run / VERDICT, asdict(verdict))

@@ -10,6 +10,7 @@ from finetune import schema
 from finetune.errors import UserError
 from finetune.recipe_names import nearest
 from finetune.recipe_reading import Written
+from finetune.sparing import refuse_what_is_read
 
 GENERATION = {  # options of transformers' GenerationConfig
     "max_new_tokens": int, "min_new_tokens": int, "num_beams": int, "temperature": float, "top_k": int, "top_p": float,
@@ -191,8 +192,8 @@ def _place(command: Command, verb: Verb, loose: list[str]) -> None:
 
 def _spare_what_is_read(command: Command) -> None:
     """Refuse a file to write that cannot be one, or that the command reads, before any work is done for it."""
+    rows = [held["file"] for held in (command.positions, command.flags) if "file" in held]
     read = [each for value in command.positions.values() for each in (value if isinstance(value, list) else [value])]
-    read += [command.flags["file"]] if "file" in command.flags else []
     for flag in ("output", "grid", *WRITTEN):
         path = command.flags.get(flag)
         if path is None:
@@ -203,8 +204,7 @@ def _spare_what_is_read(command: Command) -> None:
             raise UserError(f"--{flag}: {path} cannot be written: it is a folder.")
         if flag in WRITTEN and not path.absolute().parent.is_dir():
             raise UserError(f"--{flag}: {path} cannot be written: {path.parent} is no folder.")
-        if path.is_file() and any(each.exists() and path.samefile(each) for each in read):
-            raise UserError(f"--{flag}: {path} is read by this command; give another file, to be written.")
+        refuse_what_is_read(flag, path, read, rows)
 
 
 def _is_path(word: str) -> bool:

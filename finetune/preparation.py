@@ -115,6 +115,7 @@ def _encode(recipe: Recipe, splits: Splits, name: str, rows: Dataset, processor:
     from huggingface_hub.constants import HF_HOME
 
     from finetune.data import cached
+    from finetune.training.checkpoints import disk
 
     key = {
         "split": name,
@@ -126,7 +127,8 @@ def _encode(recipe: Recipe, splits: Splits, name: str, rows: Dataset, processor:
     }
     folder = Path(recipe.data.cache_dir) if recipe.data.cache_dir else Path(HF_HOME) / "finetune" / "encodings"
     encode = recipe.task.encode if name == "train" else recipe.task.encode_held
-    return cached(lambda: encode(rows, processor, recipe.data.on_long), key, folder)
+    with disk(folder):
+        return cached(lambda: encode(rows, processor, recipe.data.on_long), key, folder)
 
 
 def _tokenizer_text(processor: Processor) -> str:

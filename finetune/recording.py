@@ -138,8 +138,8 @@ def write_history(run: Path, trainer: Trainer) -> None:
     artefact.write_json(run / artefact.HISTORY, trainer.history)
 
 
-def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: float, trained: float) -> None:
-    """Write where, with what and how long the run was made."""
+def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: float) -> None:
+    """Write where, with what and how long the run was made; the seconds are those of all starts of a resumed run."""
     from finetune.environment import collect
     from finetune.loading import resolved_revision
     from finetune.models.quantized import weight_count
@@ -150,8 +150,8 @@ def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: 
         "device": str(trainer.args.device),
         "world_size": trainer.args.world_size,
         "precision": "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32",
-        "wall_time_s": round(time.time() - started, 1),
-        "training_time_s": round(trained - started, 1),
+        "wall_time_s": round(time.time() - started + trainer.clock.before, 1),
+        "training_time_s": round(trainer.clock.seconds, 1),
         "tokens_seen": trainer.state.num_input_tokens_seen,
         "steps": trainer.state.global_step,
         "parameters": weight_count(model),
@@ -194,6 +194,22 @@ def reference(prepared: Prepared, trainer: Trainer) -> dict[str, Tensor]:
             lambda batch: task.logits(model, {name: each.to(device) for name, each in batch.items()}),
             half,
         )
+
+
+def let_go(trainer: Trainer) -> None:
+    """Free what only training needed, optimiser and gradients: a second copy of the model is about to be loaded.
+
+    DeepSpeed's engine is left alone: what it holds is freed by all processes together.
+    """
+    if trainer.is_deepspeed_enabled:
+        return
+    for name in ("optimizer", "lr_scheduler", "d_optimizer", "d_scheduler"):  # d_: of a GAN's discriminator
+        if hasattr(trainer, name):
+            setattr(trainer, name, None)
+    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
+    trainer.model_wrapped = trainer.model  # without the buckets that gradients were averaged in
+    trainer.model.zero_grad(set_to_none=True)
+    trainer.accelerator.free_memory()
 
 
 def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:

@@ -26,6 +26,7 @@ from finetune.novelty import (
 from finetune.recording import examined, write_examination
 from finetune.reloading import load_run
 from finetune.rescoring import full_answers, rescored, trainer_for
+from finetune.sparing import refuse_what_is_read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
     from finetune.recipe import Recipe
     from finetune.task import Examination, Scores
+
+
+NAMED_BY_FILES = ("data.test", "evaluate.outliers")  # options that the files which were read stand for
 
 
 def evaluate(run: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Scores]:
@@ -53,12 +57,19 @@ def evaluate(run: Path, overrides: Mapping[str, Any] | None = None) -> dict[str,
     if found.trainer.is_world_process_zero():
         examination = examined(recipe, found.trainer.sampled_model(), processor, found.inputs).joined(told)
         scores |= examination.scores.get(found.split, {})
-        _write_evaluation(run, found.fingerprints | outlier_files(recipe), {found.split: scores}, examination)
+        files, given = found.fingerprints | outlier_files(recipe), overrides or {}
+        options = {name: str(value) for name, value in sorted(given.items()) if name not in NAMED_BY_FILES}
+        _write_evaluation(run, files, options, {found.split: scores}, examination)
     return {found.split: scores}
 
 
-def _write_evaluation(run: Path, fingerprints: dict[str, Any], scores: dict[str, Scores], found: Examination) -> None:
-    name = hashlib.sha256(repr(sorted(fingerprints.items())).encode()).hexdigest()[:12]
+def _write_evaluation(
+    run: Path, fingerprints: dict[str, Any], options: dict[str, str], scores: dict[str, Scores], found: Examination
+) -> None:
+    """Write under a name that is made of the rows, and of the options where they are not the run's own."""
+    given = {"overrides": options} if options else {}
+    told = repr(sorted(fingerprints.items())) + "".join(map(repr, given.values()))
+    name = hashlib.sha256(told.encode()).hexdigest()[:12]
     folder = run / "evaluations"
     folder.mkdir(exist_ok=True)
     plain = {
@@ -66,7 +77,7 @@ def _write_evaluation(run: Path, fingerprints: dict[str, Any], scores: dict[str,
         for group, tables in (("scores", scores), ("baselines", found.baselines))
         if tables
     }
-    artefact.write_json(folder / f"{name}.json", {"data": fingerprints, **plain})
+    artefact.write_json(folder / f"{name}.json", {"data": fingerprints, **given, **plain})
     if found.pictures or found.facts or found.alarms:
         write_examination(folder / name, found)
     for rival, held in found.baselines.items():
@@ -184,10 +195,9 @@ def _refuse_unanswered(rows: Dataset, inputs: Dataset) -> None:
 
 
 def refuse_unwritable(output: Path | None, rows: Path) -> None:
-    """Refuse a file for answers that has an unknown ending, no folder to lie in, or the rows themselves."""
+    """Refuse a file for answers that has an unknown ending, no folder to lie in, or rows in it."""
     if output is not None and output.suffix not in (".jsonl", ".csv", ".parquet"):
         raise UserError(f"--output: {output} should end in .jsonl, .csv or .parquet.")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output: {output} cannot be written: {output.parent} is no folder, or {output.name} is one.")
-    if output is not None and output.exists() and rows.exists() and output.samefile(rows):
-        raise UserError(f"--output: {output} holds the rows; give another file, for the answers would replace them.")
+    refuse_what_is_read("output", output, (), (rows,))

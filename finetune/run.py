@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from finetune import artefact
-from finetune.errors import EnvironmentFailed, UserError
+from finetune.errors import UserError
 from finetune.novelty import examine_novelty
+from finetune.opening import open_folder, refuse_occupied, refuse_own_sources
 from finetune.preparation import Prepared, prepare
 from finetune.publication import preflight, publish_trained
 from finetune.recording import (
     examination,
     finish,
+    let_go,
     record,
     reference,
     samples,
@@ -70,7 +69,9 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
 
     started = time.time()
     check_world(recipe.train)
-    _refuse_finished(run, overwrite=recipe.train.overwrite)
+    refuse_occupied(run, overwrite=recipe.train.overwrite)
+    if recipe.train.overwrite:
+        refuse_own_sources(recipe, run)
     recipe = preflight(recipe) if recipe.train.process_index == 0 else recipe
     prepared = prepare(recipe)
     recipe = prepared.recipe
@@ -83,12 +84,11 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
     main = trainer.is_world_process_zero()
     before = samples(recipe, model, prepared.processor)
     if main:
-        _open(run, recipe)
+        open_folder(run, recipe)
         write_samples(run, "before", before)
     trainer.accelerator.wait_for_everyone()
     untuned = _untuned(prepared, trainer)
     trainer.train(resume_from_checkpoint=not recipe.train.overwrite)
-    trained = time.time()
     answers = _answers(prepared, trainer)
     taught = teacher_answers(prepared, trainer)
     settled = recipe.task.settled(answers, {name: prepared.encoded[name].inputs for name in answers})
@@ -104,8 +104,9 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
         beside = rivals(prepared, answers, taught)
         record(run, prepared, answers, examination(prepared, trained_model(trainer)).joined(told), untuned, beside)
         write_history(run, trainer)
-        write_environment(run, prepared, trainer, started, trained)
+        write_environment(run, prepared, trainer, started)
         write_samples(run, "after", after)
+        let_go(trainer)
         finish(run, prepared, kept)
     trainer.accelerator.wait_for_everyone()
     if main:  # the others need not wait for a network
@@ -135,26 +136,6 @@ def _answers(prepared: Prepared, trainer: Trainer) -> dict[str, dict[str, np.nda
     }
 
 
-def _refuse_finished(run: Path, overwrite: bool) -> None:
-    try:
-        there = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
-    except OSError as error:  # a name that is too long
-        raise UserError(f"train.output_dir: {run}: {error.strerror}.") from None
-    if not there.is_dir():
-        raise UserError(f"train.output_dir: {there} is a file.")
-    try:
-        TemporaryDirectory(dir=there).cleanup()  # asking for rights is not enough: root has them all, in /proc too
-    except OSError as error:
-        raise EnvironmentFailed(f"train.output_dir: nothing can be written into {there} ({error.strerror}).") from None
-    if not overwrite and run.exists() and artefact.status(run) == "finished":
-        raise UserError(
-            f"train.output_dir: {run} holds a finished run. Give another folder, or --overwrite to start anew."
-        )
-    strangers = [] if not run.exists() or artefact.status(run) else [each.name for each in run.iterdir()]
-    if strangers:
-        raise UserError(f"train.output_dir: {run} holds other files ({strangers[0]}) and no run. Give another folder.")
-
-
 def load_model(recipe: Recipe, processor: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, list[str]]:
     """Return the model of a recipe, with its adapter, and the names of its newly initialised parameters."""
     from finetune.adapters import attach
@@ -176,6 +157,7 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
     """Return the trainer of prepared inputs; its arguments are fitted to what there is to evaluate on."""
     from finetune.tasks import trainer_class
     from finetune.training.options import fitted_to
+    from finetune.training.rehearsal import refuse_looks_at_shards, rehearse
 
     recipe, encoded = prepared.recipe, prepared.encoded
     task, trains = recipe.task, trainer_class(recipe.task)
@@ -184,7 +166,7 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
 
         trains = PrivateTrainer
     args = fitted_to(recipe.train, "validation" in encoded, task.best_score, task.best_is_greatest)
-    return trains(
+    trainer = trains(
         task=task,
         model=model,
         args=args,
@@ -195,6 +177,11 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
         head_parameters=new,
         precision=recipe.evaluate.precision,
     )
+    if "train" in encoded:
+        refuse_looks_at_shards(trainer)
+        if not trainer.is_deepspeed_enabled:  # its own file may name another optimiser
+            rehearse(trainer.args, model)
+    return trainer
 
 
 def stamp(prepared: Prepared) -> dict[str, Any]:
@@ -202,12 +189,3 @@ def stamp(prepared: Prepared) -> dict[str, Any]:
     recipe = prepared.recipe.to_dict()
     files = {file: facts.get("sha256", facts) for file, facts in prepared.splits.fingerprints.items()}
     return {**{name: recipe.get(name) or {} for name in ("task", "model", "adapter", "data")}, "files": files}
-
-
-def _open(run: Path, recipe: Recipe) -> None:
-    if recipe.train.overwrite and artefact.status(run):
-        shutil.rmtree(run)
-    if not artefact.status(run):  # a run that goes on keeps its recipe until the trainer has compared the two
-        run.mkdir(parents=True, exist_ok=True)
-        artefact.write_status(run, "unfinished", recipe.task.kind)
-        recipe.write(run / artefact.RECIPE)

@@ -15,6 +15,7 @@ from finetune import artefact
 from finetune.errors import CheckFailed, EnvironmentFailed, UserError
 from finetune.evaluation.ranges import bounds
 from finetune.evaluation.seeds_report import write_report
+from finetune.opening import refuse_own_sources
 from finetune.preparation import prepare
 from finetune.recipe_reading import to_yaml
 from finetune.showing import seeds as shown
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 LEAST = 3  # seeds of an interval: of two, Student's t is 12.7 standard errors wide on each side
-OWN = (artefact.SEEDS, f".{artefact.SEEDS}.tmp", artefact.REPORT)
+OWN = (artefact.SEEDS, artefact.staged(Path(artefact.SEEDS)).name, artefact.REPORT)
 
 
 def train_seeds(recipe: Recipe) -> Path:
@@ -43,6 +44,8 @@ def train_seeds(recipe: Recipe) -> Path:
     if "LOCAL_RANK" in os.environ:
         raise UserError("train.seeds starts a process for each seed itself: leave out --profile, or train each seed.")
     _refuse_strangers(folder)
+    if recipe.train.overwrite:
+        refuse_own_sources(recipe, folder)
     written = {seed: to_yaml(_of_seed(recipe, seed, _run(folder, seed))) for seed in seeds}
     if not recipe.train.overwrite:
         for seed, text in written.items():

@@ -99,6 +99,7 @@ class Task(ABC):
     # shape (batch,), for finetune.models.noise) and "progress" (float32, shape (): share of the steps that is done).
     draws: ClassVar[bool] = False
     asks_untuned: ClassVar[bool] = False  # weights to start from are answered before they are trained: see `untuned`
+    examined_by: ClassVar[str | None] = None  # the option that turns `examine` on, where it needs one
     trainer: ClassVar[str] = "finetune.training.trainer:Trainer"  # the class that trains it
 
     @abstractmethod

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune import artefact
 from finetune.errors import UserError
 from finetune.reloading import load_run
+from finetune.sparing import refuse_what_is_read
 from finetune.task import Task
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def generate(
     if (prompt is None) == (file is None):
         raise UserError(f'give one of the two: finetune generate {run} --prompt "TEXT", or --file FILE.')
     _check_output(output)
+    refuse_what_is_read("output", output, (), () if file is None else (file,))
     options |= {"do_sample": True} if any(name in options for name in DRAWS) else {}
     check_options(options, "--", sampling=True)
     if count < 1 or (count > 1 and not options.get("do_sample")):

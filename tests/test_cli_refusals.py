@@ -206,7 +206,15 @@ def test_a_broken_command_ends_with_one_line(
 
 @pytest.mark.parametrize(
     "argv",
-    [["generate", "r", "--file", "a.jsonl", "--output", "./a.jsonl"], ["init", "a.jsonl", "--output", "a.jsonl"]],
+    [
+        ["generate", "r", "--file", "a.jsonl", "--output", "./a.jsonl"],
+        ["generate", "r", "--file", "*.jsonl", "--output", "a.jsonl"],
+        ["predict", "r", "a.json?", "--output", "a.jsonl"],
+        ["predict", "r", "../*/[ab].jsonl", "--output", "a.jsonl"],
+        ["predict", "r", ".", "--output", "a.jsonl"],
+        ["predict", "r", "r2", "**/*.jsonl", "--output", "a.jsonl"],
+        ["init", "a.jsonl", "--output", "a.jsonl"],
+    ],
 )
 def test_what_a_command_reads_is_not_written_over(folder: Path, capsys: pytest.CaptureFixture[str], argv: list[str]):
     (folder / "a.jsonl").write_text("rows", encoding="utf-8")

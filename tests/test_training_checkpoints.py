@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -232,3 +233,25 @@ def test_the_history_holds_strict_json(tmp_path):
     run.train()
 
     json.dumps(run.history, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("hf/finetune/encodings/a.arrow", "hf/finetune/encodings"),  # not the run's disk
+        ("run/samples/before.png", "run"),
+        ("before.png", "run"),  # of no folder: the one that is being written
+        (None, "hf"),  # a library that names no file: the disk that has no room
+    ],
+)
+def test_a_full_disk_is_the_one_that_is_named(tmp_path, monkeypatch, file, named):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(checkpoints, "_free", lambda folder: 4096 if "hf" in folder.parts else 500_000_000_000)
+    written = str(tmp_path / file) if file is not None and "/" in file else file
+
+    with pytest.raises(EnvironmentFailed) as caught, checkpoints.disk(tmp_path / "run"):
+        raise OSError(errno.ENOSPC, "No space left on device", written)
+
+    free = "4,096" if "hf" in named else "500,000,000,000"
+    assert str(caught.value).startswith(f"{tmp_path / named}: the disk is full ({free} bytes free); ")
+    assert "nothing was kept" not in str(caught.value)

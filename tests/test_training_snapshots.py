@@ -10,7 +10,11 @@ import torch
 from PIL import Image
 from transformers import TrainerControl, TrainerState
 
+from finetune.errors import UserError
+from finetune.recipe import Recipe
+from finetune.run import build_trainer
 from finetune.task import Picture
+from finetune.training.options import TrainOptions
 from finetune.training.snapshots import Snapshots
 
 
@@ -63,3 +67,36 @@ def test_a_long_training_leaves_twenty_pictures_and_a_resumed_one_goes_on_with_t
 
     assert 20 <= len(names) <= 21
     assert names[-1] == "step-000400.png"
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "processes", "refused"),
+    [
+        ("masked-lm", {"pseudo_perplexity": 4}, 2, "leave task.pseudo_perplexity out"),
+        ("masked-lm", {"pseudo_perplexity": 4}, 1, None),
+        ("masked-lm", {}, 2, None),
+        ("text-vae", {}, 2, "FSDP or ZeRO-3"),
+        ("image-vae", {}, 2, "FSDP or ZeRO-3"),
+        ("image-classification", {}, 2, "FSDP or ZeRO-3"),
+        ("text-classification", {}, 2, None),
+    ],
+)
+@pytest.mark.parametrize("sharding", ["fsdp", "zero3"])
+def test_what_one_process_looks_at_alone_is_whole_there(
+    sections, monkeypatch, kind, task, processes, refused, sharding
+):
+    recipe = Recipe.from_dict(sections(kind, task=task))
+    held = SimpleNamespace(is_fsdp_enabled=sharding == "fsdp", is_deepspeed_enabled=sharding == "zero3")
+    monkeypatch.setattr(
+        "finetune.tasks.trainer_class", lambda task: lambda **given: SimpleNamespace(**vars(held), **given)
+    )
+    monkeypatch.setattr("transformers.integrations.deepspeed.is_deepspeed_zero3_enabled", lambda: sharding == "zero3")
+    monkeypatch.setattr(TrainOptions, "world_size", processes)
+    encoded, splits = {"train": SimpleNamespace(inputs=None)}, SimpleNamespace(fingerprints={})
+    prepared = SimpleNamespace(recipe=recipe, encoded=encoded, processor=None, splits=splits)
+
+    if refused is None:
+        assert build_trainer(prepared, None, []).task == recipe.task
+        return
+    with pytest.raises(UserError, match=f"^task.kind {kind} .*{refused}"):
+        build_trainer(prepared, None, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from finetune import artefact
 from finetune.cli import main
 from finetune.data import read_rows
 from finetune.data.options import DataOptions
-from finetune.reuse import predict
+from finetune.errors import UserError
+from finetune.reuse import evaluate, predict, refuse_unwritable
 from finetune.task import Columns
 
 
@@ -56,8 +58,6 @@ def test_predict_takes_columns_by_other_names_and_says_where_it_cannot_write(
 
 
 def test_a_run_that_was_told_when_to_evaluate_is_evaluated_and_predicts(run: Any, home: Path):
-    from finetune.reuse import evaluate, predict
-
     told = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
     folder = run("text-classification", train={**told, "early_stopping_patience": 3})
 
@@ -69,3 +69,31 @@ def test_rows_that_share_an_input_are_all_answered(run, home):
     trained = run("causal-lm", task={"pack": True, "block_size": 64})
 
     assert 0 < len(predict(trained, home / "test.jsonl")) < 22  # blocks, not rows
+
+
+@pytest.mark.parametrize("rows", ["a.jsonl", "*.jsonl", "**/a.jsonl", "."])
+def test_answers_are_not_written_over_rows_that_a_name_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"text": "mine"}\n')
+    Path("link.jsonl").symlink_to("a.jsonl")
+
+    for output in ("a.jsonl", "link.jsonl"):
+        with pytest.raises(UserError, match=f"^--output: {output} is read by this command"):
+            refuse_unwritable(Path(output), Path(rows))
+    refuse_unwritable(Path("b.jsonl"), Path(rows))
+
+
+def test_an_evaluation_with_other_options_stands_beside_the_first(plain: Any, tmp_path: Path):
+    folder = Path(shutil.copytree(plain("text-classification"), tmp_path / "run"))
+    shutil.rmtree(folder / "evaluations", ignore_errors=True)
+
+    for resamples in (100, 200, 100):
+        evaluate(folder, {"evaluate.resamples": resamples})
+    evaluate(folder)
+
+    found = [artefact.read_json(each) for each in sorted((folder / "evaluations").glob("*.json"))]
+    assert sorted(str(each.get("overrides")) for each in found) == [
+        "None", "{'evaluate.resamples': '100'}", "{'evaluate.resamples': '200'}",
+    ]  # fmt: skip

@@ -53,9 +53,7 @@ IBAN_LENGTHS = {
     "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
 IPV4 = re.compile(rf"(?<!{W}|\.)\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?!{W})")  # a port may follow
-IPV6 = re.compile(
-    rf"(?<!{W}|[.:])(?=[0-9A-Fa-f:]{{0,39}}:[0-9A-Fa-f:]{{0,39}}:)[0-9A-Fa-f:.]{{2,45}}(?!{W}|:)"
-)
+IPV6 = re.compile(rf"(?<!{W}|[.:])(?=[0-9A-Fa-f:]{{0,39}}:[0-9A-Fa-f:]{{0,39}}:)[0-9A-Fa-f:.]{{2,45}}(?!{W}|:)")
 ID = re.compile(
     rf"(?<!{W}|-)(?:"
     r"(?P<ssn>(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4})"  # United States

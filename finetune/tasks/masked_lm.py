@@ -52,6 +52,7 @@ class MaskedLM(Taught):
     best_score: ClassVar[str] = "nll"
     best_is_greatest: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    examined_by: ClassVar[str] = "pseudo_perplexity"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.mask_probability < 1.0:

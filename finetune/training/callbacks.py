@@ -1,4 +1,4 @@
-"""What is told while a model trains: one bar on a terminal, plain lines elsewhere."""
+"""What is told while a model trains, one bar on a terminal and plain lines elsewhere; and how long it trained."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 SECONDS = 5.0  # between two lines of the plain progress
 SHOWN = ("accuracy", "mae", "nll", "perplexity")  # scores told during training, where a task has them
@@ -76,6 +77,35 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+class Clock(TrainerCallback, ExportableState):
+    """Counts the seconds of training, evaluations and checkpoints among them; a resumed run counts on.
+
+    What a stopped run did after its last checkpoint is done again, and counts once.
+    """
+
+    def __init__(self) -> None:
+        self.before = 0.0  # seconds up to the checkpoint that this training goes on from
+        self.started: float | None = None
+        self.ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds so far, of all starts."""
+        if self.started is None:
+            return self.before
+        return self.before + (time.monotonic() if self.ended is None else self.ended) - self.started
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"args": {}, "attributes": {"before": self.seconds}}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.started = time.monotonic()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.ended = time.monotonic()
 
 
 def _scores(logs: dict[str, Any], best: str | None) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ FORMAT = 1  # raised when a reader of the last format would misread the folder
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
 HASHED_AT_ONCE = 2
+SCANT = 2**24  # bytes: a disk with less is taken for the full one where a library does not say
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -213,10 +215,23 @@ def disk(folder: Path, needed: int = 0) -> Iterator[None]:
         if not full and "unexpected pos" not in text:  # what torch's zip writer says on a full disk
             raise
         asked = f"{needed:,} bytes needed, " if needed else ""
+        where = folder if needed else _full(folder, getattr(error, "filename", None))
         raise EnvironmentFailed(
-            f"{folder}: the disk is full ({asked}{_free(folder):,} bytes free); nothing was kept of this, "
+            f"{where}: the disk is full ({asked}{_free(where):,} bytes free); what was being written is not whole, "
             "and earlier checkpoints are intact. Free some space and start the same command again to resume."
         ) from error
+
+
+def _full(folder: Path, file: Any) -> Path:
+    """Return the folder whose disk is full: the file's own, or that of the caches where no file is named."""
+    from huggingface_hub import constants
+
+    if isinstance(file, str | os.PathLike) and os.path.dirname(file):
+        own = Path(file).parent
+        return folder if own.resolve().is_relative_to(folder.resolve()) else own
+    others = [Path(constants.HF_HOME), Path(tempfile.gettempdir())]
+    elsewhere = [each for each in others if _free(each) < SCANT] if file is None and _free(folder) >= SCANT else []
+    return elsewhere[0] if elsewhere else folder
 
 
 def _free(folder: Path) -> int:

@@ -15,6 +15,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 
 from finetune.errors import UserError
 from finetune.training.devices import computes_bf16, has_accelerator
+from finetune.training.limits import SEEDS, out_of_range
 from finetune.training.option_tables import REFUSED, REFUSED_ACCELERATOR, RESUME
 from finetune.training.private_options import DpOptions
 
@@ -98,7 +99,7 @@ class TrainOptions(TrainingArguments):
             plain = known.default_factory() if known.default is dataclasses.MISSING else known.default
             if getattr(self, name) != plain and not (name == "do_eval" and self.eval_strategy not in (None, "no")):
                 raise UserError(f"train.{name} is not an option here: {instead}.")
-        for wrong in self._out_of_range():
+        for wrong in self._wrong():
             raise UserError(f"train.{wrong}.")
         if self.train_sampling_strategy == "batch_rebalance":
             raise UserError("train.train_sampling_strategy: batch_rebalance is not offered; use group_by_length.")
@@ -107,28 +108,13 @@ class TrainOptions(TrainingArguments):
                 if key in REFUSED_ACCELERATOR:
                     raise UserError(f"train.accelerator_config.{key} is not an option: {REFUSED_ACCELERATOR[key]}.")
 
-    def _out_of_range(self) -> Iterator[str]:
-        """Yield what is wrong with the numbers of the options that are added here."""
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            yield f"layer_decay is {self.layer_decay}; give a share above 0 and up to 1, such as 0.9"
-        if self.freeze_layers < 0:
-            yield f"freeze_layers is {self.freeze_layers}; give 0 or more"
-        if self.rdrop_alpha is not None and not 0 <= self.rdrop_alpha < float("inf"):
-            yield f"rdrop_alpha is {self.rdrop_alpha}; give 0 or more, such as 1"
+    def _wrong(self) -> Iterator[str]:
+        """Yield what is wrong with numbers, and with what options that are added here say together."""
+        yield from out_of_range(self)
         if self.adversarial not in (None, "fgm", "freelb"):
             yield f"adversarial is {self.adversarial}; known: fgm, freelb"
-        for name in ("adversarial_epsilon", "adversarial_step_size"):
-            if not 0 < getattr(self, name) < float("inf"):
-                yield f"{name} is {getattr(self, name)}; give a number above 0"
-        if self.nan_budget < 0:
-            yield f"nan_budget is {self.nan_budget}; give the number of steps that may be left out, 0 for none"
-        if self.adversarial_steps < 1:
-            yield f"adversarial_steps is {self.adversarial_steps}; give 1 or more"
-        if self.max_hours is not None and not self.max_hours > 0:
-            yield f"max_hours is {self.max_hours}; give hours above 0, such as 11.5"
         if self.rdrop_alpha is not None and self.adversarial is not None:
             yield "rdrop_alpha and train.adversarial change the loss both; leave one out"
-
         if self.seeds is not None:
             yield from self._wrong_seeds(self.seeds)
 
@@ -138,8 +124,8 @@ class TrainOptions(TrainingArguments):
         for place, seed in enumerate(seeds):
             if seed in seeds[:place]:
                 yield f"seeds has {seed} twice: the second run would be the first again"
-            if not 0 <= seed < 2**32:
-                yield f"seeds has {seed}; give whole numbers from 0 to {2**32 - 1}"
+            if not 0 <= seed < SEEDS:
+                yield f"seeds has {seed}; give whole numbers from 0 to {SEEDS - 1}"
         if self.seed != 13:  # its default
             yield f"seed is {self.seed}, and train.seeds says which are trained; leave one out"
 

@@ -22,7 +22,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from finetune.errors import UserError
 from finetune.training import answering, batching, nonfinite, ranks, regularising
 from finetune.training.best import check_best, likelier
-from finetune.training.callbacks import Progress
+from finetune.training.callbacks import Clock, Progress
 from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
 from finetune.training.guarded import Carried, Guarded
 from finetune.training.options import TrainOptions
@@ -94,6 +94,7 @@ class Trainer(Guarded):
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)
         self.progress = Progress(task.unit, bar=False if args.disable_tqdm else None)
         self.add_callback(self.progress)
+        self.add_callback(Clock())
         if task.unit == "images":
             self.add_callback(Snapshots(self, processor))
         self._dealer: Dealer | None = None
@@ -104,6 +105,11 @@ class Trainer(Guarded):
     def history(self) -> list[dict[str, Any]]:
         """What was logged, by step: loss, gradient norm, learning rate, tokens/s, scores; finite numbers only."""
         return [dict(each) for each in self.state.log_history]
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of this training; a resume puts another in the place of the first."""
+        return next(each for each in self.callback_handler.callbacks if isinstance(each, Clock))
 
     def sampled_model(self) -> Any:
         """Return the model that draws what is shown while it trains."""

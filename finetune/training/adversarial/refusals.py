@@ -6,12 +6,10 @@ import os
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import SchedulerType
 
 from finetune.errors import UserError
-from finetune.training.options import TrainOptions
+from finetune.training.options import PLATEAUS, TrainOptions
 
-PLATEAUS = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 OPTIMISERS = (
     "adamw_torch",
     "adamw_torch_fused",
