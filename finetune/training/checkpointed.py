@@ -117,7 +117,8 @@ class Checkpointed(transformers.Trainer):
             if value is not None and 0 < value < 1:
                 setattr(self.args, name, math.ceil(max_steps * value))
         reached: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
-        if self.state.best_global_step is not None:
+        self.state.compute_steps(self.args, max_steps)  # this run's cadence, and not that of the checkpoint
+        if self.args.load_best_model_at_end and self.state.best_global_step is not None:
             self._find_best()
         if self._resumed is not None and checkpoints.steps(self.checkpoints)[-1] == self.state.global_step:
             self._rotate()  # a kill may have come between a commit and its rotation
@@ -127,8 +128,9 @@ class Checkpointed(transformers.Trainer):
 
     def _copies(self) -> int:
         """Return how many checkpoints there will be beside each other, more than there are by now."""
-        step = self.args.save_steps if self.args.save_strategy == SaveStrategy.STEPS else 1
-        coming = math.ceil((self.state.max_steps - self.state.global_step) / max(step or 1, 1))
+        best = [self.args.eval_steps or 1] if self.args.load_best_model_at_end else []  # each may be one, and is saved
+        step = min((self.args.save_steps or 1, *best)) if self.args.save_strategy == SaveStrategy.STEPS else 1
+        coming = math.ceil((self.state.max_steps - self.state.global_step) / step)
         return max(1, min(coming, (self.args.save_total_limit or 0) + 1 - len(checkpoints.steps(self.checkpoints))))
 
     def _find_best(self) -> None:

@@ -1,8 +1,8 @@
 """The trainer: Hugging Face's own loop, with losses as (sum, weight) and every row counted once.
 
 Overridden besides the checkpoint files: get_train_dataloader and get_batch_samples (rows dealt once, row ids kept
-aside, weights summed over processes), compute_loss (one division by the step's weight), _get_grad_norm (stops before a
-step that is not finite), evaluate (scores from all answers), _determine_best_metric (ties), create_optimizer, log.
+aside, weights summed over processes), compute_loss (one division by the step's weight), evaluate (scores from all
+answers), _determine_best_metric (ties; the best one is saved), create_optimizer, log.
 """
 
 from __future__ import annotations
@@ -156,6 +156,11 @@ class Trainer(Guarded):
             "generator": torch.Generator().manual_seed(args.seed),
         }
 
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        reached = super()._init_training_state(*args, **kwargs)
+        self._logged_at = (time.monotonic(), self.state.num_input_tokens_seen)  # speeds are of what follows
+        return reached
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self._dealer is not None:
             self._dealer.set_epoch(kwargs["epoch"])
@@ -260,6 +265,8 @@ class Trainer(Guarded):
         better = bool(super()._determine_best_metric(metrics=metrics, trial=trial))
         if tied := not better and likelier(metrics, self.state, self.args):
             self.state.best_global_step = self.state.global_step
+        if (better or tied) and self.args.load_best_model_at_end:
+            self.control.should_save = True  # it is to be loaded, so it is there, whatever the cadence of saves
         return better or tied
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
