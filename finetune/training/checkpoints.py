@@ -68,7 +68,8 @@ def require_room(folder: Path, needed: int, copies: int = 1) -> None:
         many = "a checkpoint needs" if copies == 1 else f"{copies} checkpoints need"
         raise EnvironmentFailed(
             f"{folder}: {many} {needed * copies:,} bytes and {free:,} are free. Free some space, lower "
-            "train.save_total_limit or move train.output_dir, and start the same command again to resume."
+            "train.save_total_limit or move train.output_dir, and start the same command again, without --overwrite, "
+            "to resume."
         )
 
 
@@ -215,7 +216,8 @@ def disk(folder: Path, needed: int = 0) -> Iterator[None]:
         asked = f"{needed:,} bytes needed, " if needed else ""
         raise EnvironmentFailed(
             f"{folder}: the disk is full ({asked}{_free(folder):,} bytes free); nothing was kept of this, "
-            "and earlier checkpoints are intact. Free some space and start the same command again to resume."
+            "and earlier checkpoints are intact. Free some space and start the same command again, without "
+            "--overwrite, to resume."
         ) from error
 
 
