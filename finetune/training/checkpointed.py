@@ -289,10 +289,10 @@ class Checkpointed(transformers.Trainer):
         if checkpoint is None:
             return
         path = Path(checkpoint)
-        if self.is_fsdp_enabled:
-            load_sharded_optimizer(self, path)
         with stamps.applied(self.changes, self.optimizer, self.lr_scheduler):
-            if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            if self.is_fsdp_enabled:
+                load_sharded_optimizer(self, path)
+            elif not self.is_deepspeed_enabled:
                 self.optimizer.load_state_dict(read_state(path, "optimizer"))
             if self._owns_schedule():
                 self.lr_scheduler.load_state_dict(read_state(path, "schedule"))

@@ -79,14 +79,16 @@ def _file(model: nn.Module) -> str:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """Return the state of every random generator of this process."""
-    own = {} if device.type == "cpu" else {"device": torch.get_device_module(device).get_rng_state()}
+    own: dict[str, Any] = {}
+    if device.type != "cpu":
+        own = {"device": torch.get_device_module(device).get_rng_state(), "device_type": device.type}
     return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(), **own}  # noqa: NPY002
 
 
 def restore_random(state: dict[str, Any], device: torch.device) -> None:
-    """Put every generator back to a state that `random_state` returned."""
+    """Put every generator back to what `random_state` returned, but for that of another kind of device."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if "device" in state:
+    if state.get("device_type") == device.type:
         torch.get_device_module(device).set_rng_state(state["device"])

@@ -72,10 +72,11 @@ class Trainer(Guarded):
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         check_world(args)
-        if train_inputs is not None and not hasattr(train_inputs, "num_rows") and args.max_steps <= 0:
+        streams = train_inputs is not None and not hasattr(train_inputs, "num_rows")
+        if streams and args.max_steps <= 0:
             raise UserError("train.max_steps is needed with data.streaming: a stream does not say how long it is.")
         self.task, self.precision, self.head_parameters = task, precision, tuple(head_parameters)
-        self.stamp = stamped(stamp, args)
+        self.stamp = stamped(stamp, args, streams)
         self.teacher = None if train_inputs is None else task.load_teacher(processor)
         if train_inputs is not None:
             regularising.prepare(args, task, model)
