@@ -56,6 +56,7 @@ class Trainer(Guarded):
     """
 
     loss_is_scaled_for_ga = True
+    counts_tokens = True  # of the rows of each step
     train_dataset: Any
     eval_dataset: Any
 
@@ -276,9 +277,9 @@ class Trainer(Guarded):
             logs = {name: logs[name] for name in ("train_runtime", "train_loss")}
             logs["train_loss"] *= self.state.global_step / max(self.state.global_step - self.skipped.count, 1)
         (then, before), now, seen = self._logged_at, time.monotonic(), self.state.num_input_tokens_seen
-        if "loss" in logs:
+        if "loss" in logs and self.counts_tokens:
             logs["tokens_per_second"] = max(seen - before, 0) / max(now - then, 1e-9)
             self._logged_at = now, seen
-        logs["tokens"] = seen
+        logs |= {"tokens": seen} if self.counts_tokens else {}
         logs |= {"skipped_steps": self.skipped.count} if self.skipped.count else {}
         super().log({name: value for name, value in logs.items() if math.isfinite(value)}, start_time)
