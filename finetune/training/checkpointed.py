@@ -183,13 +183,13 @@ class Checkpointed(transformers.Trainer):
         self.store_flos()
         step = self.state.global_step
         self._refuse_broken_weights(step)
-        stage = self.checkpoints / f".{checkpoints.PREFIX}{step}.tmp"
+        stage = checkpoints.stage_path(self.checkpoints, step)
         facts = {"stamp": self.stamp, "processes": self.args.world_size, "changes": self.changes}
         try:
             self._together(lambda: checkpoints.open_stage(self.checkpoints, step, self._bytes_needed()))
             self._together(lambda: self._write_part(stage), everywhere=True)
             self._together(lambda: checkpoints.commit(self.checkpoints, step, facts))
-        except FinetuneError:
+        except FAILURES:
             if self.args.process_index == 0:
                 checkpoints.discard_stage(self.checkpoints, step)
             raise
@@ -209,7 +209,7 @@ class Checkpointed(transformers.Trainer):
             raise CheckFailed(f"step {step}: the weights are no longer finite numbers; lower train.learning_rate.")
 
     def _bytes_needed(self) -> int:
-        return saved_state.size(self._network, self.optimizer)
+        return saved_state.size(self._network, self.optimizer, self.args.optim)
 
     def _write_part(self, stage: Path) -> None:
         with checkpoints.disk(self.checkpoints, self._bytes_needed()):
@@ -228,10 +228,8 @@ class Checkpointed(transformers.Trainer):
         if self._owns_schedule():
             write_state(stage, "schedule", self.lr_scheduler.state_dict())
         self.model.config.save_pretrained(stage)
-        stateful = [
-            each for each in (*self.callback_handler.callbacks, self.control) if isinstance(each, ExportableState)
-        ]
-        states: Any = {type(each).__name__: each.state() for each in stateful}
+        called = (*self.callback_handler.callbacks, self.control)
+        states: Any = {type(each).__name__: each.state() for each in called if isinstance(each, ExportableState)}
         self.state.stateful_callbacks = states
         kept: TrainerState = dataclasses.replace(self.state, best_model_checkpoint=None)  # found again by its step
         kept.save_to_json(str(stage / STATE))

@@ -28,12 +28,16 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     return dict(kept.values())
 
 
-def size(model: nn.Module, optimizer: Any) -> int:
-    """Return about how many bytes a checkpoint has: weights, two moments of each (or what there is), and a little."""
+def size(model: nn.Module, optimizer: Any, name: str) -> int:
+    """Return about how many bytes a checkpoint has: weights, moments of each (or what there is), and a little.
+
+    Before the first step there are none yet: `name`, the option `optim`, says how many are to come.
+    """
+    moments = 0 if name == "sgd" else 2  # transformers' SGD has no momentum
     weights = sum(each.nbytes for each in trained_state(model).values())
-    moments = [each for state in getattr(optimizer, "state", {}).values() for each in state.values()]
-    known = sum(each.nbytes for each in moments if isinstance(each, Tensor))
-    return weights + (known or 2 * weights) + 2**18
+    kept = [each for state in getattr(optimizer, "state", {}).values() for each in state.values()]
+    known = sum(each.nbytes for each in kept if isinstance(each, Tensor))
+    return weights + (known or moments * weights) + 2**18
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
