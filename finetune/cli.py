@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
             code = _run(arguments)
     except BaseException as error:  # what `ending` does not know is raised again
         verb = VERBS.get(arguments[0]) if arguments else None
-        known = ending(error, resumes=verb is not None and verb.resumes)
+        known = ending(error, verb is not None and verb.resumes, "--overwrite" in arguments)
         if known is None:
             raise
         say(error, known[1])

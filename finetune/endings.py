@@ -43,12 +43,13 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, where nothing notes it and goes on to a better place to stop."""
 
 
-def ending(error: BaseException, resumes: bool = False) -> tuple[int, str] | None:
+def ending(error: BaseException, resumes: bool = False, overwrites: bool = False) -> tuple[int, str] | None:
     """Return (exit code, line) for an exception, or None for one that is a fault of ours and keeps its traceback.
 
     Args:
         error: that ended a command.
         resumes: the same command goes on from what it has saved.
+        overwrites: but for its --overwrite, which starts anew.
     """
     if isinstance(error, FinetuneError):
         return error.exit_code, str(error)
@@ -56,7 +57,8 @@ def ending(error: BaseException, resumes: bool = False) -> tuple[int, str] | Non
         code, what = (
             (TERMINATED, "stopped by SIGTERM") if isinstance(error, Terminated) else (INTERRUPTED, "interrupted")
         )
-        return code, f"{what}; the same command goes on from its last checkpoint, if it has one." if resumes else what
+        again = "the same command without --overwrite" if overwrites else "the same command"
+        return code, f"{what}; {again} goes on from its last checkpoint, if it has one." if resumes else what
     if type(error).__name__ == PANIC:
         why = " ".join(str(error).split())
         return 2, f"the tokenizer gave up on a text ({why}): its tokenizer.json has a pattern that would take for ever."

@@ -152,7 +152,7 @@ def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: 
         "precision": "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32",
         "wall_time_s": round(time.time() - started + trainer.clock.before, 1),
         "training_time_s": round(trainer.clock.seconds, 1),
-        "tokens_seen": trainer.state.num_input_tokens_seen,
+        "tokens_seen": trainer.state.num_input_tokens_seen if trainer.counts_tokens else None,
         "steps": trainer.state.global_step,
         "parameters": weight_count(model),
         "trainable_parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tiny_training import SGD, model, rows, trainer, weights
 
 from finetune.endings import leave_group
-from finetune.errors import FinetuneError
+from finetune.errors import CheckFailed, FinetuneError
 
 FOLDER = Path(sys.argv[1])
 
@@ -123,6 +123,17 @@ def full() -> str:
     return "trained"
 
 
+def failed() -> str:
+    def work() -> None:
+        raise CheckFailed("the best one is damaged.")
+
+    try:
+        trainer(FOLDER / "failed", train=rows(16), max_steps=1)._together(work)
+    except FinetuneError as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
 def main() -> None:
     from accelerate import PartialState
 
@@ -139,6 +150,7 @@ def main() -> None:
         results["stream"] = resumed("stream", lambda: rows(21).to_iterable_dataset(), max_steps=8)
         results["poisoned"] = poisoned()
         results["full"] = full()
+        results["failed"] = failed()
     state = PartialState()
     results |= {"world": state.num_processes, "type": str(state.distributed_type), "device": str(state.device)}
     (FOLDER / f"result-{os.environ['RANK']}.json").write_text(json.dumps(results))

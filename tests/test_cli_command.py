@@ -206,6 +206,18 @@ def test_only_a_command_that_goes_on_later_says_so(
     assert capsys.readouterr().err == f"{line}\n"
 
 
+def test_a_command_that_starts_anew_says_how_it_goes_on(
+    recipe: Path, called: list, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    def fail(**given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["room"], "function", fail)
+
+    assert main(["train", str(recipe), "--overwrite"]) == 130
+    assert "; the same command without --overwrite goes on from its last" in capsys.readouterr().err
+
+
 def test_our_own_faults_keep_their_traceback(recipe: Path, called: list, monkeypatch: pytest.MonkeyPatch):
     def fail(**given: object) -> None:
         raise KeyError("ours")

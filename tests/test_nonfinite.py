@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from test_training_resume import killed_after
 from tiny_training import SGD, rows, trainer, weights
 from torch.testing import assert_close
 from transformers import TrainerCallback
@@ -148,6 +149,24 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
 
     with pytest.raises(CheckFailed, match=r"step 12: .* 2 steps were left out"):
         again.train(resume_from_checkpoint=True)
+    assert [each["step"] for each in left_out(tmp_path)] == [2, 10]
+
+
+def left_out(folder):
+    return json.loads((folder / "nonfinite.json").read_text())["skipped"]
+
+
+def test_a_resumed_run_keeps_the_rows_that_it_says_are_in_the_file(tmp_path):
+    options = {**PLAIN, "nan_budget": 1, "save_strategy": "steps", "save_steps": 4}
+    inputs = poisoned([1])
+    killed_after(trainer(tmp_path, train=inputs, **options), 8)
+    before = left_out(tmp_path)
+    again = trainer(tmp_path, train=inputs, **options)
+    again.train(resume_from_checkpoint=True)
+
+    assert "the rows are in nonfinite.json" in again.skipped.alarms()[0]
+    assert left_out(tmp_path) == before
+    assert [(each["step"], each["row_ids"]) for each in before] == [(2, ["numbers.csv:3"])]
 
 
 def test_a_budget_below_nothing_is_refused():

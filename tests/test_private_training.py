@@ -119,6 +119,15 @@ def test_a_row_moves_the_gradients_by_no_more_than_its_cut(trainer):
     assert float(gradients(made, 1).norm()) == pytest.approx(0.01 / 16, rel=1e-4)  # it would be longer
 
 
+def test_how_many_tokens_the_rows_of_a_step_had_is_not_told(trainer):
+    made = trainer(noise_multiplier=1.0)
+    gradients(made, 3)
+    made.log({"loss": 1.0, "learning_rate": 0.1})
+
+    assert made.state.num_input_tokens_seen == 0
+    assert made.history[-1].keys() == {"learning_rate", "epoch", "step"}
+
+
 def test_a_row_is_in_a_step_by_chance_and_apart_from_the_others():
     sampler = Poisson(200, 20, 4)
     steps, held = [], list(sampler)
@@ -179,6 +188,7 @@ def test_the_noise_for_an_epsilon_spends_it_and_no_more():
     assert spent(1.0, 0.02, 0, 1e-5) == 0
 
 
+HIDDEN = ("tokens", "tokens_per_second")  # of rows that were drawn in secret
 PRIVATE = {"epsilon": 8, "delta": 1e-3, "max_grad_norm": 0.5}
 
 
@@ -199,7 +209,10 @@ def test_what_is_trained_is_saved_and_what_was_spent_is_told(run, weights, capsy
     assert told["epsilon"] == pytest.approx(independent(told["noise_multiplier"], 0.25, 8, 1e-3), rel=0.01)
     assert "private: ε = " in said
     history = artefact.read_json(folder / artefact.HISTORY)
-    assert not any(name in record for record in history for name in ("loss", "train_loss"))
+    assert not any(name in record for record in history for name in (*HIDDEN, "loss", "train_loss"))
+    assert artefact.read_json(folder / artefact.ENVIRONMENT)["tokens_seen"] is None
+    state = artefact.read_json(max(folder.glob("checkpoints/*/trainer_state.json")))
+    assert not state["num_input_tokens_seen"]
     assert "Differential privacy: ε = " in (folder / "README.md").read_text(encoding="utf-8")
     report = (folder / artefact.REPORT).read_text(encoding="utf-8")
     assert "private: ε = " in report

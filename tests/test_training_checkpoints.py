@@ -180,6 +180,31 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_checkpoint(tmp_path, monkeypat
     assert checkpoints.last_good(tmp_path / "checkpoints") is not None
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), TypeError("state.what is Thing")])
+def test_no_failure_leaves_a_part_of_a_checkpoint(tmp_path, monkeypatch, error):
+    run = trainer(tmp_path, train=rows(8), max_steps=1)
+
+    def broken(handle):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(type(error)):
+        run.train()
+
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])
+def test_room_is_asked_for_what_a_checkpoint_has(tmp_path, optim):
+    run = trainer(tmp_path, train=rows(8), network=model(layers=40), max_steps=1, optim=optim)
+    asked = run._bytes_needed()
+    run.train()
+    written = sum(each.stat().st_size for each in (tmp_path / "checkpoints" / "checkpoint-1").iterdir())
+
+    assert written == pytest.approx(asked, rel=0.5)
+    assert run._bytes_needed() == pytest.approx(asked, rel=0.01)
+
+
 def test_no_checkpoint_holds_weights_that_are_not_finite(tmp_path):
     run = trainer(tmp_path, train=rows(8), max_steps=1)
     with torch.no_grad():

@@ -30,6 +30,12 @@ def test_the_tables_name_options_that_exist():
     assert not set(REFUSED) & (set(REDEFAULTED) | set(RESUME))
 
 
+@pytest.mark.parametrize("name", ["eval_on_start", "ignore_data_skip"])
+def test_what_would_not_resume_as_it_was_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=rf"train\.{name} is not an option here: "):
+        options(tmp_path, **{name: True})
+
+
 def test_the_tables_load_without_torch():
     code = "import sys, finetune.training.option_tables; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

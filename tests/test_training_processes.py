@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny_training import SGD, model, rows, trainer, weights
 from torch.testing import assert_close
+
+from finetune.errors import CheckFailed, EnvironmentFailed, FinetuneError, UserError
+from finetune.training import ranks
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = str(ROOT / "tests" / "launched_training.py")
@@ -108,6 +112,30 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_both_and_names_its_rows(
 def test_a_disk_that_is_full_for_one_process_ends_both(two):
     assert {each["full"] for each in results(two)} == {"EnvironmentFailed"}
     assert not list((two / "full" / "checkpoints").glob("*checkpoint*"))
+
+
+@pytest.mark.parametrize("error", [CheckFailed, UserError, EnvironmentFailed, OSError])
+def test_what_fails_on_one_process_ends_the_others_with_its_exit_code(monkeypatch, error):
+    def all_reduce(values, device, told=[]):  # noqa: B006 -- what the first process has said
+        told.append(values.double())
+        return sum(told)
+
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    monkeypatch.setattr(ranks, "summed", all_reduce)
+    with pytest.raises(error, match="here"):
+        ranks.together(error("here"), torch.device("cpu"))
+    with pytest.raises(FinetuneError, match=r"^another process failed; its message says why\.$") as caught:
+        ranks.together(None, torch.device("cpu"))
+    assert caught.value.exit_code == getattr(error, "exit_code", 4)
+
+
+def test_a_check_that_fails_on_one_process_is_a_failed_check_on_both(two):
+    said = [each["failed"] for each in results(two)]
+
+    assert said == [
+        "CheckFailed: the best one is damaged.",
+        "CheckFailed: another process failed; its message says why.",
+    ]
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+from types import SimpleNamespace
 
 import pytest
 from tiny_training import model, rows, trainer, weights
@@ -236,3 +238,33 @@ def test_a_kill_between_the_last_checkpoint_and_its_rotation_leaves_no_checkpoin
     made().train(resume_from_checkpoint=True)
 
     assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [10]
+
+
+def test_saves_and_logs_follow_the_cadence_that_a_resumed_run_was_given(tmp_path):
+    def made(**options):
+        return trainer(tmp_path, train=rows(37), num_train_epochs=2, save_total_limit=None, **options)
+
+    killed_after(made(save_steps=4, logging_steps=4), 5)
+    resumed = made(save_steps=1, logging_steps=1)
+    resumed.train(resume_from_checkpoint=True)
+
+    assert checkpoints.steps(resumed.checkpoints) == [4, 5, 6, 7, 8, 9, 10]
+    assert [row["step"] for row in resumed.history if "loss" in row] == [4, 5, 6, 7, 8, 9, 10]
+
+
+def test_the_first_speed_after_a_resume_is_of_the_tokens_after_it(tmp_path, monkeypatch):
+    """The clock goes on by one whenever it is asked."""
+    clock = itertools.count()
+    monkeypatch.setattr("finetune.training.trainer.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+
+    def made(folder):
+        return trainer(folder, train=rows(37), num_train_epochs=2, logging_steps=1, save_steps=2)
+
+    unbroken = made(tmp_path / "unbroken")
+    unbroken.train()
+    killed_after(made(tmp_path / "broken"), 4)
+    resumed = made(tmp_path / "broken")
+    resumed.train(resume_from_checkpoint=True)
+
+    speeds = [[row["tokens_per_second"] for row in run.history if "loss" in row] for run in (resumed, unbroken)]
+    assert speeds[0] == speeds[1]

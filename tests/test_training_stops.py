@@ -10,6 +10,7 @@ from tiny_training import rows, trainer
 from torch.testing import assert_close
 from transformers import TrainerCallback
 
+from finetune.endings import Terminated, terminated
 from finetune.errors import Stopped, UserError
 from finetune.training import checkpoints
 from finetune.training.options import TrainOptions
@@ -37,6 +38,7 @@ OPTIONS = {
     "epochs": {"num_train_epochs": 3, "eval_strategy": "epoch", "save_strategy": "epoch", "logging_strategy": "epoch"},
     "mixed": {"num_train_epochs": 3, "eval_strategy": "epoch", "save_strategy": "steps", "save_steps": 5},
     "unsaved": {"max_steps": 12, "eval_strategy": "steps", "eval_steps": 5, "save_strategy": "no"},
+    "bare": {"max_steps": 12, "eval_strategy": "no", "save_strategy": "no"},
 }
 
 
@@ -51,6 +53,7 @@ STOPS = [
     ("mixed", "on_save", 10),
     ("unsaved", "on_step_end", 9),
     ("unsaved", "on_step_begin", 11),  # in the last step of all
+    ("bare", "on_step_begin", 11),  # with nothing due after it
 ]
 
 
@@ -140,6 +143,28 @@ def test_a_run_stops_when_its_time_is_over(tmp_path, monkeypatch, contract):
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 10
     contract("R5", stops_by_the_clock=1)
+
+
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_after_the_last_step_ends_the_command_as_it_would_without_a_training(tmp_path, number, ends):
+    run = trainer(tmp_path, train=rows(16), max_steps=2, save_strategy="no")
+    run.add_callback(At("on_train_end", 2, send(number)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background of a shell
+
+    try:
+        with terminated(), pytest.raises(ends):
+            run.train()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(("overwrite", "again"), [(False, "command"), (True, r"command without --overwrite \(.*\)")])
+def test_a_run_that_was_stopped_says_how_it_goes_on(tmp_path, overwrite, again):
+    run = trainer(tmp_path, train=rows(16), max_steps=4, overwrite=overwrite)
+    run.add_callback(At("on_step_begin", 1, send()))
+
+    with pytest.raises(Stopped, match=rf"holds it, and the same {again} goes on from there\.$"):
+        run.train()
 
 
 def test_a_limit_is_a_number_above_0():

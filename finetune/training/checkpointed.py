@@ -117,7 +117,8 @@ class Checkpointed(transformers.Trainer):
             if value is not None and 0 < value < 1:
                 setattr(self.args, name, math.ceil(max_steps * value))
         reached: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
-        if self.state.best_global_step is not None:
+        self.state.compute_steps(self.args, max_steps)  # this run's cadence, and not that of the checkpoint
+        if self.args.load_best_model_at_end and self.state.best_global_step is not None:
             self._find_best()
         if self._resumed is not None and checkpoints.steps(self.checkpoints)[-1] == self.state.global_step:
             self._rotate()  # a kill may have come between a commit and its rotation
@@ -127,8 +128,9 @@ class Checkpointed(transformers.Trainer):
 
     def _copies(self) -> int:
         """Return how many checkpoints there will be beside each other, more than there are by now."""
-        step = self.args.save_steps if self.args.save_strategy == SaveStrategy.STEPS else 1
-        coming = math.ceil((self.state.max_steps - self.state.global_step) / max(step or 1, 1))
+        best = [self.args.eval_steps or 1] if self.args.load_best_model_at_end else []  # each may be one, and is saved
+        step = min((self.args.save_steps or 1, *best)) if self.args.save_strategy == SaveStrategy.STEPS else 1
+        coming = math.ceil((self.state.max_steps - self.state.global_step) / step)
         return max(1, min(coming, (self.args.save_total_limit or 0) + 1 - len(checkpoints.steps(self.checkpoints))))
 
     def _find_best(self) -> None:
@@ -181,13 +183,13 @@ class Checkpointed(transformers.Trainer):
         self.store_flos()
         step = self.state.global_step
         self._refuse_broken_weights(step)
-        stage = self.checkpoints / f".{checkpoints.PREFIX}{step}.tmp"
+        stage = checkpoints.stage_path(self.checkpoints, step)
         facts = {"stamp": self.stamp, "processes": self.args.world_size, "changes": self.changes}
         try:
             self._together(lambda: checkpoints.open_stage(self.checkpoints, step, self._bytes_needed()))
             self._together(lambda: self._write_part(stage), everywhere=True)
             self._together(lambda: checkpoints.commit(self.checkpoints, step, facts))
-        except FinetuneError:
+        except FAILURES:
             if self.args.process_index == 0:
                 checkpoints.discard_stage(self.checkpoints, step)
             raise
@@ -207,7 +209,7 @@ class Checkpointed(transformers.Trainer):
             raise CheckFailed(f"step {step}: the weights are no longer finite numbers; lower train.learning_rate.")
 
     def _bytes_needed(self) -> int:
-        return saved_state.size(self._network, self.optimizer)
+        return saved_state.size(self._network, self.optimizer, self.args.optim)
 
     def _write_part(self, stage: Path) -> None:
         with checkpoints.disk(self.checkpoints, self._bytes_needed()):
@@ -226,10 +228,8 @@ class Checkpointed(transformers.Trainer):
         if self._owns_schedule():
             write_state(stage, "schedule", self.lr_scheduler.state_dict())
         self.model.config.save_pretrained(stage)
-        stateful = [
-            each for each in (*self.callback_handler.callbacks, self.control) if isinstance(each, ExportableState)
-        ]
-        states: Any = {type(each).__name__: each.state() for each in stateful}
+        called = (*self.callback_handler.callbacks, self.control)
+        states: Any = {type(each).__name__: each.state() for each in called if isinstance(each, ExportableState)}
         self.state.stateful_callbacks = states
         kept: TrainerState = dataclasses.replace(self.state, best_model_checkpoint=None)  # found again by its step
         kept.save_to_json(str(stage / STATE))
@@ -287,10 +287,10 @@ class Checkpointed(transformers.Trainer):
         if checkpoint is None:
             return
         path = Path(checkpoint)
-        if self.is_fsdp_enabled:
-            load_sharded_optimizer(self, path)
         with stamps.applied(self.changes, self.optimizer, self.lr_scheduler):
-            if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            if self.is_fsdp_enabled:
+                load_sharded_optimizer(self, path)
+            elif not self.is_deepspeed_enabled:
                 self.optimizer.load_state_dict(read_state(path, "optimizer"))
             if self._owns_schedule():
                 self.lr_scheduler.load_state_dict(read_state(path, "schedule"))

@@ -36,6 +36,11 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"{PREFIX}{step}"
 
 
+def stage_path(folder: Path, step: int) -> Path:
+    """Return the folder in which the checkpoint of a step is written, before it has its name."""
+    return folder / f".{PREFIX}{step}.tmp"
+
+
 def steps(folder: Path) -> list[int]:
     """Return the steps that have a folder, damaged or not, oldest first."""
     names = (each.name.removeprefix(PREFIX) for each in folder.glob(f"{PREFIX}*") if each.is_dir())
@@ -58,7 +63,7 @@ def open_stage(folder: Path, step: int, needed: int) -> Path:
         for leftover in folder.glob(f".{PREFIX}*"):
             shutil.rmtree(leftover)
         require_room(folder, needed)
-        stage = _stage(folder, step)
+        stage = stage_path(folder, step)
         stage.mkdir()
     return stage
 
@@ -70,7 +75,8 @@ def require_room(folder: Path, needed: int, copies: int = 1) -> None:
         many = "a checkpoint needs" if copies == 1 else f"{copies} checkpoints need"
         raise EnvironmentFailed(
             f"{folder}: {many} {needed * copies:,} bytes and {free:,} are free. Free some space, lower "
-            "train.save_total_limit or move train.output_dir, and start the same command again to resume."
+            "train.save_total_limit or move train.output_dir, and start the same command again, without --overwrite, "
+            "to resume."
         )
 
 
@@ -82,7 +88,7 @@ def commit(folder: Path, step: int, facts: dict[str, Any]) -> Path:
         step: the step of the checkpoint.
         facts: what else the manifest says, such as the stamp that a resumed run is held against.
     """
-    stage, path = _stage(folder, step), checkpoint_path(folder, step)
+    stage, path = stage_path(folder, step), checkpoint_path(folder, step)
     with disk(folder, sum(file.stat().st_size for file in _files(stage))):
         honour_umask(stage)
         manifest = {"format": FORMAT, "step": step, **facts, "files": _listed(stage)}
@@ -114,7 +120,7 @@ def honour_umask(folder: Path) -> None:
 
 def discard_stage(folder: Path, step: int) -> None:
     """Remove what an attempt to write this checkpoint has left."""
-    shutil.rmtree(_stage(folder, step), ignore_errors=True)
+    shutil.rmtree(stage_path(folder, step), ignore_errors=True)
 
 
 def read_manifest(path: Path, hashes: bool = True) -> dict[str, Any]:
@@ -218,7 +224,8 @@ def disk(folder: Path, needed: int = 0) -> Iterator[None]:
         where = folder if needed else _full(folder, getattr(error, "filename", None))
         raise EnvironmentFailed(
             f"{where}: the disk is full ({asked}{_free(where):,} bytes free); what was being written is not whole, "
-            "and earlier checkpoints are intact. Free some space and start the same command again to resume."
+            "and earlier checkpoints are intact. Free some space and start the same command again, without "
+            "--overwrite, to resume."
         ) from error
 
 
@@ -238,10 +245,6 @@ def _free(folder: Path) -> int:
     """Return the free bytes where a folder is, or will be."""
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     return shutil.disk_usage(there).free
-
-
-def _stage(folder: Path, step: int) -> Path:
-    return folder / f".{PREFIX}{step}.tmp"
 
 
 def _files(stage: Path) -> list[Path]:

@@ -53,7 +53,7 @@ class Guarded(Stoppable):
         return result
 
     def _go_on(self) -> None:
-        self.skipped.count = int((self._part or {}).get("skipped", 0))
+        self.skipped.go_on((self._part or {}).get("left_out", []))
         super()._go_on()
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -85,4 +85,4 @@ class Guarded(Stoppable):
         self._globalstep_last_logged += 1  # means are over the steps that were taken
 
     def _own_part(self) -> dict[str, Any]:
-        return {**super()._own_part(), "skipped": self.skipped.count}
+        return {**super()._own_part(), "left_out": self.skipped.steps}

@@ -53,8 +53,19 @@ class Skipped:
     """The steps that were left out because a number in them was not finite; at most `train.nan_budget` of them."""
 
     def __init__(self, args: TrainOptions) -> None:
-        self.args, self.count = args, 0
-        self.steps: list[dict[str, Any]] = []  # of this process; what a resumed run did before is in the count alone
+        self.args = args
+        self.steps: list[dict[str, Any]] = []  # each with its rows of all processes; those of before a resume too
+
+    @property
+    def count(self) -> int:
+        """The number of steps that were left out."""
+        return len(self.steps)
+
+    def go_on(self, steps: list[dict[str, Any]]) -> None:
+        """Take over what was left out before a resume."""
+        self.steps = [*steps]
+        if steps:
+            _write(self.args, {}, self)
 
     @property
     def is_full(self) -> bool:
@@ -64,7 +75,6 @@ class Skipped:
     def add(self, step: int, what: str, row_ids: list[list[str]]) -> None:
         """Note a step that is left out, with the rows of its micro-batches at fault; said once, by process 0."""
         rows = _of_all(self.args, row_ids)
-        self.count += 1
         self.steps.append({"step": step, "what": what, "row_ids": rows})
         _write(self.args, {}, self)
         if self.args.process_index == 0:

@@ -35,7 +35,7 @@ REDEFAULTED = MappingProxyType(
         "eval_steps": "0.25 of one epoch's run, 0.1 of a run with max_steps",
         "save_strategy": "the cadence of evaluation",
         "save_steps": "the cadence of evaluation",
-        "save_total_limit": "2, and the best one besides",
+        "save_total_limit": "2, the best one among them",
         "load_best_model_at_end": "true when there are validation rows",
         "metric_for_best_model": "the task's own score",
         "restore_callback_states_from_checkpoint": "true: patience is counted on after a resume",
@@ -85,6 +85,8 @@ REFUSED = MappingProxyType(
         "do_eval": "it has no effect; the command says what is done",
         "do_predict": "it has no effect; the command says what is done",
         "local_rank": "the launcher sets it",
+        "eval_on_start": "evaluate.baselines scores the untuned model",
+        "ignore_data_skip": "a resumed run always goes on with the rows that are left",
     }
 )
 

@@ -242,4 +242,6 @@ def resume_stamp(options: TrainOptions) -> dict[str, Any]:
     """Return the options that a resumed run must not change, as plain values."""
     values = {name: getattr(options, name) for name in RESUME}
     private = {} if options.dp is None else {name: str(value) for name, value in dataclasses.asdict(options.dp).items()}
+    if options.early_stopping_patience is not None or options.lr_scheduler_type in PLATEAUS:
+        values |= {name: getattr(options, name) for name in ("eval_strategy", "eval_steps", "eval_delay")}
     return {name: getattr(value, "value", value) for name, value in values.items()} | {"dp": private or None}

@@ -71,8 +71,11 @@ class PrivateTrainer(Trainer):
     """Trains with `train.dp`: Poisson batches, a gradient a row, cut and made noisy before the optimizer sees it.
 
     A row's gradient is that of its own mean loss, so that all rows count alike, and a step divides by the expected
-    number of rows, which tells nothing of who was there. Training losses, which would tell, are not logged.
+    number of rows, which tells nothing of who was there. Training losses and counts of tokens, which would tell, are
+    neither logged nor kept.
     """
+
+    counts_tokens = False
 
     noise: float
     dp: DpOptions
@@ -112,7 +115,6 @@ class PrivateTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         inputs: Any = self.train_dataset
-        self._lengths = list(inputs["length"])
         collate = self.data_collator
         options = self._loader_options() | {"collate_fn": lambda rows: {"rows": [collate([row]) for row in rows]}}
         sampler = Poisson(len(inputs), self._expected, self.args.gradient_accumulation_steps)
@@ -138,7 +140,6 @@ class PrivateTrainer(Trainer):
                 if float(self.task.weight(row)) > 0:
                     kept.append(row)
                     self._carried.append(Carried(list(row_ids), stand_in=False))
-                    self.state.num_input_tokens_seen += batching.count_tokens(row, self._lengths, index)
             batch["rows"] = kept
         return batches, 1.0
 

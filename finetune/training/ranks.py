@@ -10,7 +10,9 @@ import torch.distributed as dist
 from accelerate.utils import gather, pad_across_processes
 from torch import Tensor
 
-from finetune.errors import EnvironmentFailed
+from finetune.errors import CheckFailed, EnvironmentFailed, FinetuneError, UserError
+
+ENDS: dict[int, type[FinetuneError]] = {each.exit_code: each for each in (UserError, CheckFailed, EnvironmentFailed)}
 
 
 def world() -> int:
@@ -70,9 +72,13 @@ def all_said(said: Any, device: torch.device) -> list[Any]:
 
 
 def together(failed: BaseException | None, device: torch.device) -> None:
-    """Wait for all processes; raise here what failed here, and EnvironmentFailed on the others."""
-    anywhere = any_of(failed is not None, device)
+    """Wait for all processes; raise here what failed here, and on the others what has its exit code."""
+    codes = torch.zeros(1 + max(ENDS))
+    if failed is not None:
+        code = failed.exit_code if isinstance(failed, FinetuneError) else EnvironmentFailed.exit_code
+        codes[code if code in ENDS else EnvironmentFailed.exit_code] = 1
+    anywhere = summed(codes, device).nonzero().flatten().tolist() if world() > 1 else []
     if failed is not None:
         raise failed
     if anywhere:
-        raise EnvironmentFailed("another process could not write its part of the checkpoint; its message says why.")
+        raise ENDS[anywhere[0]]("another process failed; its message says why.")

@@ -28,12 +28,16 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     return dict(kept.values())
 
 
-def size(model: nn.Module, optimizer: Any) -> int:
-    """Return about how many bytes a checkpoint has: weights, two moments of each (or what there is), and a little."""
+def size(model: nn.Module, optimizer: Any, name: str) -> int:
+    """Return about how many bytes a checkpoint has: weights, moments of each (or what there is), and a little.
+
+    Before the first step there are none yet: `name`, the option `optim`, says how many are to come.
+    """
+    moments = 0 if name == "sgd" else 2  # transformers' SGD has no momentum
     weights = sum(each.nbytes for each in trained_state(model).values())
-    moments = [each for state in getattr(optimizer, "state", {}).values() for each in state.values()]
-    known = sum(each.nbytes for each in moments if isinstance(each, Tensor))
-    return weights + (known or 2 * weights) + 2**18
+    kept = [each for state in getattr(optimizer, "state", {}).values() for each in state.values()]
+    known = sum(each.nbytes for each in kept if isinstance(each, Tensor))
+    return weights + (known or moments * weights) + 2**18
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
@@ -79,14 +83,16 @@ def _file(model: nn.Module) -> str:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """Return the state of every random generator of this process."""
-    own = {} if device.type == "cpu" else {"device": torch.get_device_module(device).get_rng_state()}
+    own: dict[str, Any] = {}
+    if device.type != "cpu":
+        own = {"device": torch.get_device_module(device).get_rng_state(), "device_type": device.type}
     return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(), **own}  # noqa: NPY002
 
 
 def restore_random(state: dict[str, Any], device: torch.device) -> None:
-    """Put every generator back to a state that `random_state` returned."""
+    """Put every generator back to what `random_state` returned, but for that of another kind of device."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if "device" in state:
+    if state.get("device_type") == device.type:
         torch.get_device_module(device).set_rng_state(state["device"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -19,12 +20,34 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 Change = dict[str, Any]  # step, name, old, new
+IN_GROUPS = {  # where an optimiser keeps the options that may be changed, besides its rate
+    "train.weight_decay": "weight_decay",
+    "train.adam_beta1": "betas",
+    "train.adam_beta2": "betas",
+    "train.adam_epsilon": "eps",
+}
 
 
-def stamped(stamp: dict[str, Any], args: TrainOptions) -> dict[str, Any]:
-    """Return a stamp with the trainer's own part: options that change what is learned, processes, versions."""
+def stamped(stamp: dict[str, Any], args: TrainOptions, streams: bool = False) -> dict[str, Any]:
+    """Return a stamp with the trainer's own part: options that change what is learned, processes, versions.
+
+    Of a stream each worker reads a share, so their number decides which rows come next.
+    """
+    workers = {"dataloader_num_workers": args.dataloader_num_workers} if streams else {}
+    world = {"processes": args.world_size, "strategy": _strategy(args), "device": args.device.type}
     versions = {name: version(name) for name in LIBRARIES}
-    return {**stamp, "train": resume_stamp(args), "world": {"processes": args.world_size}, "versions": versions}
+    return {**stamp, "train": {**resume_stamp(args), **workers}, "world": world, "versions": versions}
+
+
+def _strategy(args: TrainOptions) -> str:
+    """Return how state lies in a checkpoint: plain, zero1 to zero3, fsdp1 or fsdp2."""
+    zero: Any = getattr(args, "deepspeed_plugin", None)
+    if zero is not None:
+        return f"zero{zero.zero_stage}"
+    shards: Any = getattr(args, "fsdp_plugin_args", None)
+    if shards is None and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return "plain"
+    return f"fsdp{(shards or {}).get('fsdp_version') or os.environ.get('FSDP_VERSION', '1')}"
 
 
 def differences(path: Path, stamp: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -52,6 +75,10 @@ def check(path: Path, stamp: dict[str, Any], allowed: list[str] | None) -> list[
             f"{path} was written by another recipe ({listed}). Take these changes back to resume, {hint}choose another "
             f"train.output_dir, or start anew with train.overwrite.{also if never else ''}"
         )
+    if stamp["world"]["strategy"].startswith("zero") and (fixed := sorted(kept & IN_GROUPS.keys())):
+        raise UserError(
+            f"train.allow_change: DeepSpeed would go on with the {', '.join(fixed)} of {path}. Take the change back."
+        )
     step = manifest_of(path)["step"]
     new = [{"step": step, "name": name, "old": found[name][0], "new": found[name][1]} for name in sorted(kept)]
     return [*manifest_of(path).get("changes", []), *new]
@@ -59,7 +86,7 @@ def check(path: Path, stamp: dict[str, Any], allowed: list[str] | None) -> list[
 
 def _may_change(name: str) -> bool:
     section, _, option = name.partition(".")
-    return section == "versions" or (section == "train" and option in CHANGEABLE)
+    return section == "versions" or name == "world.device" or (section == "train" and option in CHANGEABLE)
 
 
 @contextmanager
@@ -68,7 +95,8 @@ def applied(changes: Sequence[Change], optimizer: Optimizer, schedule: Any) -> I
     if not any(each["name"].startswith("train.") for each in changes):
         yield
         return
-    groups = [{name: value for name, value in each.items() if name != "params"} for each in optimizer.param_groups]
+    keys = {"initial_lr", *(IN_GROUPS[each["name"]] for each in changes if each["name"] in IN_GROUPS)}
+    groups = [{name: value for name, value in each.items() if name in keys} for each in optimizer.param_groups]
     bases, factors = list(getattr(schedule, "base_lrs", [])), getattr(schedule, "lr_lambdas", None)
     if factors is None:
         raise UserError(f"train.allow_change does not go with the schedule {type(schedule).__name__}.")

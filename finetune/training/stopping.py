@@ -123,6 +123,9 @@ class Stoppable(Checkpointed):
         self._ended = self._saved = -1
         with self.wishes.heard():
             result = super().train(resume_from_checkpoint, *args, **kwargs)
+        late = [each for each in ranks.all_said(self.wishes.signal, self.args.device) if each is not None]
+        if late:  # no step was left that could have ended by it: it is for whoever listened before, on every process
+            signal.raise_signal(late[0])
         self.wishes.done()
         return result
 
@@ -151,7 +154,8 @@ class Stoppable(Checkpointed):
             return  # the control still says what is due
         if self.wishes.save and self._saved != self.state.global_step:
             self._save_checkpoint(self.model, None)
-        if self._saved == self.state.global_step:  # asked while it was written: another step is not waited for
+        last = self.control.should_training_stop
+        if last or self._saved == self.state.global_step:  # asked meanwhile: another step is not waited for
             self.wishes.stop = ranks.any_of(bool(self.wishes.cause), self.args.device)
 
     def _epoch_ends_next(self) -> bool:
@@ -174,9 +178,10 @@ class Stoppable(Checkpointed):
             self._save_checkpoint(self.model, None)
         causes = [each for each in ranks.all_said(self.wishes.cause, self.args.device) if each]
         path = checkpoints.checkpoint_path(self.checkpoints, step)
+        again = "the same command without --overwrite (train.overwrite)" if self.args.overwrite else "the same command"
         raise Stopped(
-            f"stopped by {causes[0]} after step {step} of {self.state.max_steps}: {path} holds it, and the same "
-            "command goes on from there."
+            f"stopped by {causes[0]} after step {step} of {self.state.max_steps}: {path} holds it, and {again} goes "
+            "on from there."
         )
 
 

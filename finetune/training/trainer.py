@@ -1,8 +1,8 @@
 """The trainer: Hugging Face's own loop, with losses as (sum, weight) and every row counted once.
 
 Overridden besides the checkpoint files: get_train_dataloader and get_batch_samples (rows dealt once, row ids kept
-aside, weights summed over processes), compute_loss (one division by the step's weight), _get_grad_norm (stops before a
-step that is not finite), evaluate (scores from all answers), _determine_best_metric (ties), create_optimizer, log.
+aside, weights summed over processes), compute_loss (one division by the step's weight), evaluate (scores from all
+answers), _determine_best_metric (ties; the best one is saved), create_optimizer, log.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Trainer(Guarded):
     """
 
     loss_is_scaled_for_ga = True
+    counts_tokens = True  # of the rows of each step
     train_dataset: Any
     eval_dataset: Any
 
@@ -72,10 +73,11 @@ class Trainer(Guarded):
         precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         check_world(args)
-        if train_inputs is not None and not hasattr(train_inputs, "num_rows") and args.max_steps <= 0:
+        streams = train_inputs is not None and not hasattr(train_inputs, "num_rows")
+        if streams and args.max_steps <= 0:
             raise UserError("train.max_steps is needed with data.streaming: a stream does not say how long it is.")
         self.task, self.precision, self.head_parameters = task, precision, tuple(head_parameters)
-        self.stamp = stamped(stamp, args)
+        self.stamp = stamped(stamp, args, streams)
         self.teacher = None if train_inputs is None else task.load_teacher(processor)
         if train_inputs is not None:
             regularising.prepare(args, task, model)
@@ -161,6 +163,11 @@ class Trainer(Guarded):
             # Its own generator: that batches are read must not change what dropout draws.
             "generator": torch.Generator().manual_seed(args.seed),
         }
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        reached = super()._init_training_state(*args, **kwargs)
+        self._logged_at = (time.monotonic(), self.state.num_input_tokens_seen)  # speeds are of what follows
+        return reached
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self._dealer is not None:
@@ -266,6 +273,8 @@ class Trainer(Guarded):
         better = bool(super()._determine_best_metric(metrics=metrics, trial=trial))
         if tied := not better and likelier(metrics, self.state, self.args):
             self.state.best_global_step = self.state.global_step
+        if (better or tied) and self.args.load_best_model_at_end:
+            self.control.should_save = True  # it is to be loaded, so it is there, whatever the cadence of saves
         return better or tied
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -274,9 +283,9 @@ class Trainer(Guarded):
             logs = {name: logs[name] for name in ("train_runtime", "train_loss")}
             logs["train_loss"] *= self.state.global_step / max(self.state.global_step - self.skipped.count, 1)
         (then, before), now, seen = self._logged_at, time.monotonic(), self.state.num_input_tokens_seen
-        if "loss" in logs:
+        if "loss" in logs and self.counts_tokens:
             logs["tokens_per_second"] = max(seen - before, 0) / max(now - then, 1e-9)
             self._logged_at = now, seen
-        logs["tokens"] = seen
+        logs |= {"tokens": seen} if self.counts_tokens else {}
         logs |= {"skipped_steps": self.skipped.count} if self.skipped.count else {}
         super().log({name: value for name, value in logs.items() if math.isfinite(value)}, start_time)
