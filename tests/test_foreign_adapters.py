@@ -38,6 +38,23 @@ ADAPTERS = [
     ({"megatron_config": {}, "megatron_core": "os"}, "imports modules"),
     ({"auto_mapping": {"parent_library": "antigravity", "base_model_class": "X"}}, "imports modules"),
     ({"peft_type": "EVIL"}, "peft_type"),
+    ({"peft_type": "XLORA", "hidden_size": 32, "adapters": {"0": "/other"}}, "other adapters"),
+    ({"adapters": {"0": "/other"}}, "other adapters"),
+    ({"peft_type": "POLY"}, "not read here"),
+    ({"peft_type": "MULTITASK_PROMPT_TUNING", "prompt_tuning_init_state_dict_path": "/a.bin"}, "another file"),
+    ({"prompt_tuning_init_state_dict_path": "/a.bin"}, "another file"),
+    ({"arrow_config": {"top_k": 2}}, "other adapters"),
+    ({"peft_type": "SHADOW", "shadow_model": "/other"}, "another model"),
+    ({"rank_pattern": {"query": float("nan")}}, "at most 1024"),
+    ({"r": 2.5}, "at most 1024"),
+    ({"peft_type": "ADALORA", "rank_pattern": {"query.lora_E": [True] * 2000}}, "at most 1024"),
+    ({"num_virtual_tokens": 1e12}, "num_virtual_tokens"),
+    ({"num_virtual_tokens": [9]}, "num_virtual_tokens"),
+    ({"init_lora_weights": "pissa_niter_1000000000"}, "init_lora_weights"),
+    ({"loftq_config": {"loftq_bits": 4, "loftq_iter": 10**9}}, "loftq_iter"),
+    ({"target_modules": "(?:a|b)" * 20_000}, "characters"),
+    ({"target_modules": r"(?:(?:a{99}b){99}c){99}"}, "counts"),
+    ({"target_modules": [f"m{n}" for n in range(20_000)]}, "target_modules"),
 ]
 
 
@@ -52,6 +69,31 @@ def test_an_adapter_that_asks_for_too_much_is_refused(bert, adapter, contract, c
     edit(adapter / "adapter_config.json", base_model_name_or_path=str(bert))
     refused(lambda: load(adapter))
     contract("S2", refused=2)
+
+
+def test_the_methods_that_are_read_are_those_that_a_recipe_can_train():
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    from finetune.adapters.methods import NEED_MORE
+    from finetune.foreign.adapters import METHODS
+
+    assert {kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} - set(NEED_MORE) == METHODS
+
+
+def test_the_ranks_that_adalora_ends_with_are_read(adapter):
+    from finetune.foreign.adapters import check_adapter
+
+    edit(adapter / "adapter_config.json", peft_type="ADALORA", rank_pattern={"a.query.lora_E": [True, False]})
+
+    assert check_adapter(adapter, "here")["rank_pattern"] == {"a.query.lora_E": [True, False]}
+
+
+def test_another_model_beside_the_base_is_refused_before_it_is_read(bert):
+    from peft import ShadowConfig
+
+    said = refused(lambda: attach(base_of(bert), ShadowConfig(shadow_model=str(bert / "other")), []))
+
+    assert "adapter.shadow_model" in said
 
 
 def test_a_pattern_of_a_recipe_has_its_time_and_is_saved_as_names(bert, tmp_path):

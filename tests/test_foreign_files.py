@@ -20,6 +20,8 @@ from transformers import AutoModelForSequenceClassification
 
 from finetune.adapters import load_adapter
 from finetune.errors import UserError
+from finetune.foreign.bounds import check_config
+from finetune.foreign.files import refuse_pickle
 from finetune.loading import ModelOptions, load_config, load_tokenizer
 
 # ---- S1: pickles, by name and by first bytes
@@ -95,6 +97,31 @@ def test_a_pickle_is_no_adapter(adapter, bert, tmp_path, contract, name, write):
     contract("S1", pickles_refused=2, executed=0)
 
 
+def test_weights_whose_header_begins_like_a_pickle_are_read(bert):
+    """A header of 0x10280 bytes begins with the bytes 80 02, as a pickle of protocol 2 does."""
+    import struct
+
+    file, length = bert / "model.safetensors", 0x10280
+    held = file.read_bytes()
+    data = 8 + struct.unpack("<Q", held[:8])[0]
+    header = {**json.loads(held[8:data]), "__metadata__": {"format": "pt", "note": ""}}
+    header["__metadata__"]["note"] = "x" * (length - len(json.dumps(header)))
+    file.write_bytes(struct.pack("<Q", length) + json.dumps(header).encode() + held[data:])
+
+    assert file.read_bytes()[:2] == b"\x80\x02"
+    assert base_of(bert) is not None
+
+
+def test_a_short_pickle_in_a_long_file_is_no_header(tmp_path):
+    """Its frame of 16 bytes, read as the length of a header, is shorter than the file."""
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as stream:
+        stream.write(b"\x80\x04\x95\x10" + b"\0" * 7 + b"\x8c\x02os" + b"\x94.")
+        stream.truncate(0x10950480 + 16)  # sparse
+
+    assert "a pickle" in refused(lambda: refuse_pickle(file, "model.path"))
+
+
 # ---- S2: configurations
 
 CONFIGS = [
@@ -111,6 +138,10 @@ CONFIGS = [
     ({"attn_implementation": "somebody/kernel:flash"}, "code from the Hub"),
     ({"text_config": {"experts_implementation": "somebody/kernel"}}, "code from the Hub"),
     ({"nested": json.loads("[" * 40 + "]" * 40)}, "levels deep"),
+    ({"hidden_layers": [1] * 2_000_000}, "values"),
+    ({"x" * 9_000_000: [1] * 9}, "longer"),
+    ({"many": [""] * 3_000_000}, "values"),
+    ({"text_config": {"id2label": dict.fromkeys(map(str, range((1 << 20) + 1)), "x")}}, "labels"),
 ]
 
 
@@ -143,6 +174,13 @@ def test_fields_that_the_family_does_not_have_are_passed_over(bert):
     assert not hasattr(model.config, "custom_pipelines")
     assert model.config.classifier_dropout == 0.25
     assert new == ["classifier.bias", "classifier.weight"]
+
+
+def test_many_labels_are_read_whatever_they_are_called(bert):
+    names = ["num_layers", *(f"label {number}" for number in range(140_000))]
+    edit(bert / "config.json", id2label=dict(enumerate(names)), label2id={n: 600 + i for i, n in enumerate(names)})
+
+    check_config(bert / "config.json", "model.path", trusted=False)
 
 
 @pytest.mark.parametrize("auto", [{"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}, {"AutoModel": "evil.Model"}])
@@ -184,6 +222,8 @@ def test_a_generation_config_that_asks_for_too_much_is_refused(bert, contract, c
 TOKENIZERS = [
     ({"vocab_file": "/etc/passwd"}, "vocab_file"),
     ({"tokenizer_file": "../../tokenizer.json"}, "tokenizer_file"),
+    ({"fast_tokenizer_files": ["tokenizer.json", "../../tokenizer.4.0.json"]}, "fast_tokenizer_files"),
+    ({"vocab_file": {"a": "/etc/passwd"}}, "vocab_file"),
     ({"chat_template": [{"name": "../../x", "template": "a"}]}, "a path"),
     ({"chat_template": "x" * (1 << 21)}, "characters"),
     ({"chat_template": 7}, "should be a text"),

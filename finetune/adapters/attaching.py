@@ -46,6 +46,8 @@ def attach(model: PreTrainedModel, adapter: PeftConfig | HeadOnly, new_parameter
     kind = str(getattr(adapter.peft_type, "value", adapter.peft_type))
     heads = new_modules(model, new_parameters)
     check_method(kind, model, heads)
+    if getattr(adapter, "shadow_model", "mirror") != "mirror":
+        raise UserError("adapter.shadow_model: another model beside the base is not read; leave it at mirror.")
     config = completed(adapter, kind, model, heads)
     try:
         with without_noise():

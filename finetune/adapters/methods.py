@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
+from finetune.foreign.adapters import METHODS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,6 +46,8 @@ def check_method(kind: str, model: PreTrainedModel, heads: list[str]) -> None:
         )
     if kind in NEED_MORE:
         raise UserError(f"adapter.peft_type: {kind} needs {NEED_MORE[kind]}, which a recipe cannot give; try LORA.")
+    if kind not in METHODS:
+        raise UserError(f"adapter.peft_type: {kind} of this PEFT is newer than this program; try LORA.")
     if heads and kind in WITHOUT_HEAD:
         raise UserError(
             f"adapter.peft_type: {kind} trains no new module, and {', '.join(heads)} would stay random; "

@@ -18,6 +18,20 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RANK = 1024
 VIRTUAL = 1 << 14  # learned tokens, and the width of what computes them
 RANKS = {"r", "init_r", "target_r", "rank"}
+METHODS = frozenset({  # of PEFT's: those that a recipe can train
+    "ADALORA", "ADAMSS", "ADAPTION_PROMPT", "BEFT", "BOFT", "C3A", "CARTRIDGE", "DEFT", "DELORA", "FOURIERFT",
+    "FROD", "GLORA", "GRALORA", "HIRA", "HRA", "IA3", "LILY", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS",
+    "OFT", "OSF", "PEANUT", "PREFIX_TUNING", "PROMPT_TUNING", "PSOFT", "PVERA", "P_TUNING", "RANDLORA", "ROAD",
+    "SHADOW", "SHIRA", "SUPERTUNING", "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA", "WAVEFT",
+})  # fmt: skip
+FOLLOWED = {  # what PEFT would read besides the folder: the field, its harmless value, what it names
+    "adapters": (None, "other adapters"),
+    "arrow_config": (None, "other adapters"),
+    "prompt_tuning_init_state_dict_path": (None, "another file"),
+    "shadow_model": ("mirror", "another model"),
+}
+STEPS = 100  # of an iterative start
+MODULES = 1 << 14  # names in a list
 IMPORTS = {
     "auto_mapping": None,
     "megatron_config": None,
@@ -34,17 +48,20 @@ def check_adapter(folder: Path, option: str) -> dict[str, Any]:
     """Return what a folder's adapter_config.json says, when there is nothing in it that could run, hang or escape.
 
     Raises:
-        UserError: a rank beyond RANK, fields of no known method, names that are patterns, imports; pickled weights.
+        UserError: a rank beyond RANK, a method beyond METHODS, names that are patterns, imports, other files; pickled
+            weights.
     """
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
     file = folder / CONFIG
     held = read_object(file)
     if (folder / WEIGHTS).is_file():
         refuse_pickle(folder / WEIGHTS, option)
-    known = {str(getattr(kind, "value", kind)): each for kind, each in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    if str(held.get("peft_type")) not in known:
-        raise UserError(f"{option}: {file} has the peft_type {str(held.get('peft_type'))[:60]!r}, which PEFT lacks.")
+    for name, (usual, what) in FOLLOWED.items():
+        if held.get(name) not in (None, usual):
+            raise UserError(f"{option}: {file} sets {name}, which names {what}; they are not followed: take it out.")
+    if held.get("peft_type") not in tuple(METHODS):
+        raise UserError(
+            f"{option}: {file} has the peft_type {str(held.get('peft_type'))[:60]!r}, which is not read here."
+        )
     for name, usual in IMPORTS.items():
         if held.get(name) not in (None, usual) and not (name == "auto_mapping" and _is_ours(held[name])):
             raise UserError(f"{option}: {file} sets {name}, by which PEFT imports modules; take it out.")
@@ -57,12 +74,18 @@ def check_adapter(folder: Path, option: str) -> dict[str, Any]:
                 raise UserError(
                     f"{option}: {file}: {name} has the pattern {pattern[:80]!r}; only plain names are read."
                 )
-            if name == "rank_pattern":
+            if name == "rank_pattern" and not _is_mask(value, held):
                 _check_rank(name, value, file, option)
     for name in ("num_virtual_tokens", "encoder_hidden_size", "token_dim", "encoder_num_layers"):
         value = held.get(name)
-        if isinstance(value, int) and value > VIRTUAL:
-            raise UserError(f"{option}: {file} asks for {name} {value}, and at most {VIRTUAL:,} is believed.")
+        if value is not None and (type(value) is not int or value > VIRTUAL):
+            raise UserError(f"{option}: {file} asks for {name} {str(value)[:40]}, and at most {VIRTUAL:,} is believed.")
+    _check_start(held, file, option)
+    for name in (*NAMED, "target_modules", "exclude_modules"):
+        if isinstance(held.get(name), list | dict) and len(held[name]) > MODULES:
+            raise UserError(
+                f"{option}: {file}: {name} has {len(held[name]):,} names, and at most {MODULES:,} are read."
+            )
     for name in NAMED:
         _check_names(name, held.get(name), file, option)
     _check_replication(held.get("layer_replication"), file, option)
@@ -155,10 +178,31 @@ def _is_ours(said: Any) -> bool:
 
 def _check_rank(name: str, value: Any, file: Path, option: str) -> None:
     for each in value if isinstance(value, list) else [value]:
-        if each is not None and (
-            not isinstance(each, int | float) or isinstance(each, bool) or each > RANK or each < 0
-        ):
+        if each is not None and (type(each) is not int or not 0 <= each <= RANK):
             raise UserError(f"{option}: {file} has {name} {str(each)[:40]}, and at most {RANK} is believed.")
+
+
+def _is_mask(value: Any, held: dict[str, Any]) -> bool:
+    """Say whether a value of rank_pattern is what AdaLoRA ends with: of every rank, whether it stays."""
+    return (
+        held.get("peft_type") == "ADALORA"
+        and isinstance(value, list)
+        and len(value) <= RANK
+        and all(isinstance(each, bool) for each in value)
+    )
+
+
+def _check_start(held: dict[str, Any], file: Path, option: str) -> None:
+    """Refuse starts of LoRA that go round for ever, which PEFT runs before it puts the saved weights in their place."""
+    start, loft = held.get("init_lora_weights"), held.get("loftq_config")
+    rounds = re.fullmatch(r"pissa_niter_(\d+)", start) if isinstance(start, str) else None
+    if rounds and (len(rounds[1]) > 9 or int(rounds[1]) > STEPS):
+        raise UserError(
+            f"{option}: {file}: init_lora_weights is {rounds[0][:40]}, and at most {STEPS} rounds are believed."
+        )
+    each = loft.get("loftq_iter") if isinstance(loft, dict) else None
+    if each is not None and (type(each) is not int or each > STEPS):
+        raise UserError(f"{option}: {file}: loftq_iter is {str(each)[:40]}, and at most {STEPS} rounds are believed.")
 
 
 def _mapping(value: Any, name: str, file: Path, option: str) -> dict[str, Any]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
-from finetune.foreign.files import is_plain, read_object
+from finetune.foreign.files import read_object
 
 DEEPEST = 16  # levels of nesting
 LAYERS = 512  # the deepest released models have about 130
 LABELS = 1 << 20
 LARGEST = 1 << 24  # of a vocabulary, a width, a number of positions: the longest context released has 10 million
 PIXELS = 1 << 14
-TEMPLATE = 1 << 20  # characters of a chat template
+VALUES = 1 << 17  # numbers and texts, labels aside
+NAME = 1 << 10  # characters of a field's name
 COUNTED = (  # the end of a field's name, and the most that it may be
     (re.compile(r"(?:layers?|blocks|groups|stages|depths?|stacks)$"), LAYERS),
     (re.compile(r"(?:labels|frequency|vectors)$"), LABELS),
@@ -24,6 +26,7 @@ COUNTED = (  # the end of a field's name, and the most that it may be
     (re.compile(r"(?:^|_)(?:size|sizes|dims?|hidden|positions?|embeddings?|length|channels|buckets|inner|embd|ctx|rank"
                 r"|tokens|model|ff|kv|in|out|window)$"), LARGEST),
 )  # fmt: skip
+LABELLED = ("id2label", "label2id")  # may be many, and called anything
 NO_SIZES = re.compile(r"token_ids?$|theta|(?:^|_)base$|seed|model_max_length")
 ATTENTION = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 
@@ -31,21 +34,24 @@ ATTENTION = ("attn_implementation", "_attn_implementation", "experts_implementat
 def check_sizes(held: dict[str, Any], file: Path, option: str) -> None:
     """Refuse sizes beyond all reason, before anything is allocated by them; the line names the field and the bound."""
     for name, value in _fields(held, file):
-        if isinstance(value, bool) or not isinstance(value, int) or NO_SIZES.search(name):
+        if isinstance(value, bool) or not isinstance(value, int):
             continue
-        most = next((most for ending, most in COUNTED if ending.search(name)), None)
+        most = _bound(name)
         if most is not None and value > most:
             raise UserError(f"{option}: {file} asks for {name} {str(value)[:40]}, and at most {most:,} is believed.")
+
+
+@lru_cache(maxsize=4096)
+def _bound(name: str) -> int | None:
+    if NO_SIZES.search(name):
+        return None
+    return next((most for ending, most in COUNTED if ending.search(name)), None)
 
 
 def check_config(file: Path, option: str, trusted: bool) -> None:
     """Refuse a config.json that asks for sizes beyond bounds, or for code of the Hub's to compute attention with."""
     held = read_object(file)
     check_sizes(held, file, option)
-    if isinstance(held.get("id2label"), dict) and len(held["id2label"]) > LABELS:
-        raise UserError(
-            f"{option}: {file} names {len(held['id2label']):,} labels, and at most {LABELS:,} are believed."
-        )
     for name, value in _fields(held, file):
         if not trusted and name in ATTENTION and isinstance(value, str) and re.search(r"[/:|]", value):
             raise UserError(
@@ -66,57 +72,29 @@ def check_generation(file: Path, option: str) -> None:
         raise UserError(f"{option}: {file} asks for num_beams {held['num_beams']}, and at most 256 is believed.")
 
 
-def check_tokenizer(file: Path, option: str) -> None:
-    """Refuse a tokenizer_config.json that names files outside its folder, ids beyond bounds, or odd chat templates."""
-    held = read_object(file)
-    for name, value in held.items():
-        if name.endswith(("_file", "_files")) and isinstance(value, str) and not is_plain(value):
-            raise UserError(f"{option}: {file} names {name} {value[:120]!r}, which does not lie beside it.")
-    added = held.get("added_tokens_decoder", {})
-    if not isinstance(added, dict) or len(added) > LABELS:
-        raise UserError(f"{option}: {file}: added_tokens_decoder should be an object of at most {LABELS:,} tokens.")
-    for number in added:
-        if not re.fullmatch(r"\d{1,8}", number) or int(number) > LARGEST:
-            raise UserError(
-                f"{option}: {file}: added_tokens_decoder has the id {number[:40]!r}; ids end at {LARGEST:,}."
-            )
-    for name, template in _templates(held.get("chat_template"), file, option):
-        if not is_plain(name):
-            raise UserError(f"{option}: {file}: a chat template has the name {str(name)[:120]!r}, which is a path.")
-        if not isinstance(template, str) or len(template) > TEMPLATE:
-            raise UserError(f"{option}: {file}: a chat template is a text of at most {TEMPLATE:,} characters.")
+def _fields(held: dict[str, Any], file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield every (name, value) of nested objects; the elements of a list have the list's name, labels are left out.
 
-
-def check_templates(folder: Path, option: str) -> None:
-    """Refuse chat templates that are files of too many characters."""
-    for file in [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]:
-        if file.is_file() and file.stat().st_size > TEMPLATE:
-            raise UserError(f"{option}: {file} has {file.stat().st_size:,} bytes, and a template at most {TEMPLATE:,}.")
-
-
-def _templates(held: Any, file: Path, option: str) -> Iterator[tuple[Any, Any]]:
-    if held is None or isinstance(held, str):
-        yield "default", held or ""
-    elif isinstance(held, dict):
-        yield from held.items()
-    elif isinstance(held, list):
-        for each in held:
-            if not isinstance(each, dict):
-                raise UserError(f"{option}: {file}: chat_template should list objects with a name and a template.")
-            yield each.get("name"), each.get("template")
-    else:
-        raise UserError(f"{option}: {file}: chat_template is {type(held).__name__}, and should be a text.")
-
-
-def _fields(held: Any, file: Path, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yield every (name, value) of nested objects; the elements of a list have the list's name."""
-    if depth > DEEPEST:
-        raise UserError(f"{file} is nested more than {DEEPEST} levels deep, which no configuration is.")
-    if isinstance(held, dict):
-        for inner, value in held.items():
-            yield from _fields(value, file, inner, depth + 1)
-    elif isinstance(held, list):
-        for value in held:
-            yield from _fields(value, file, name, depth + 1)
-    else:
-        yield name, held
+    Raises:
+        UserError: there are too many of them, they are nested too deep, or a name is too long.
+    """
+    waiting: list[tuple[str, Any, int]] = [("", held, 0)]
+    met = 0
+    while waiting:
+        name, value, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise UserError(f"{file} is nested more than {DEEPEST} levels deep, which no configuration is.")
+        if len(name) > NAME:
+            raise UserError(f"{file} has the name {name[:40]!r}…, which is longer than {NAME:,} characters.")
+        if not isinstance(value, dict | list):
+            yield name, value
+            continue
+        if name in LABELLED and isinstance(value, dict) and not any(isinstance(v, dict | list) for v in value.values()):
+            if len(value) > LABELS:
+                raise UserError(f"{file} names {len(value):,} labels, and at most {LABELS:,} are believed.")
+            continue
+        met += len(value)
+        if met > VALUES:
+            raise UserError(f"{file} holds more than {VALUES:,} values, which no configuration does.")
+        inner = value.items() if isinstance(value, dict) else ((name, each) for each in value)
+        waiting.extend((key, each, depth + 1) for key, each in inner)

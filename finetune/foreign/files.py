@@ -31,11 +31,17 @@ def pickle_inside(file: Path) -> str | None:
     """Return what a file is, by its first bytes, when a pickle is or may be in it; None for any other file."""
     with file.open("rb") as stream:
         first = stream.read(512)
-    if first[:1] == b"\x80" and first[1:2] and first[1] in range(1, 6) and first[2:8] != b"\0" * 6:
-        return "a pickle"  # protocols 1 to 5, and torch's own form before 2020; not a header of so many bytes
+    if first[:1] == b"\x80" and first[1:2] and first[1] in range(1, 6) and not _is_header(first, file):
+        return "a pickle"  # protocols 1 to 5, and torch's own form before 2020
     if first[257:262] == b"ustar":
         return "a tar archive, as torch.save once wrote it around a pickle"
     return next((what for magic, what in CONTAINERS.items() if first.startswith(magic)), None)
+
+
+def _is_header(first: bytes, file: Path) -> bool:
+    """Say whether a file begins as safetensors do: the length of a header that lies within it, and the header's {."""
+    length = int.from_bytes(first[:8], "little")
+    return first[2:8] == b"\0" * 6 or (8 + length <= file.stat().st_size and first[8:9] == b"{")
 
 
 def refuse_pickle(file: Path, option: str) -> None:
@@ -51,10 +57,10 @@ def refuse_pickle(file: Path, option: str) -> None:
         raise UserError(f"{option}: {file} is {what}, {CONVERT}.")
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """Return the JSON object that a file holds; UserError when it is too large, damaged or something else."""
-    if file.stat().st_size > LARGEST:
-        raise UserError(f"{file} has {file.stat().st_size:,} bytes, and a configuration has at most {LARGEST:,}.")
+def read_object(file: Path, most: int = LARGEST) -> dict[str, Any]:
+    """Return the JSON object that a file of at most so many bytes holds; UserError when it is damaged or another."""
+    if file.stat().st_size > most:
+        raise UserError(f"{file} has {file.stat().st_size:,} bytes, and such a file has at most {most:,}.")
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

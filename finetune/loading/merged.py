@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
 from finetune.foreign.adapters import check_adapter, check_base, settle_patterns
+from finetune.foreign.files import read_object
 from finetune.loading.failures import one_line, quiet
 from finetune.loading.options import ModelOptions
+from finetune.loading.source import source_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+DEEPEST = 4  # adapters, one upon another
+RECIPE = 1 << 16  # bytes
 
 
 def holds_adapter(folder: Path) -> bool:
@@ -24,19 +28,49 @@ def holds_adapter(folder: Path) -> bool:
 
 
 def base_options(folder: Path, options: ModelOptions) -> ModelOptions:
-    """Return where the base of an adapter comes from: by the recipe of its run, else by the adapter's configuration."""
+    """Return where the base of an adapter comes from: by the recipe of its run, else by the adapter's configuration.
+
+    Whether its code may run is for the reader's own recipe to say.
+
+    Raises:
+        UserError: the adapter names no base, or itself, or stands on more than DEEPEST other adapters.
+    """
+    found = above = _named_base(folder, options)
+    met = [folder.resolve()]
+    while (place := Path(source_folder(str(above.path)))).is_dir() and (place / ADAPTER).is_file():
+        if place.resolve() in met:
+            raise UserError(f"model.path: {options.path} holds an adapter that is its own base, by way of {place}.")
+        if len(met) > DEEPEST:
+            raise UserError(f"model.path: {options.path} holds more than {DEEPEST} adapters, one upon another.")
+        if (place / "config.json").is_file() and not holds_adapter(place):
+            break
+        met.append(place.resolve())
+        above = _named_base(place, options)
+    return found
+
+
+def _named_base(folder: Path, options: ModelOptions) -> ModelOptions:
     import yaml
 
-    recipe = folder / "recipe.yaml"
-    with one_line(f"model.path: {options.path}"):
-        if recipe.is_file():
-            section = yaml.safe_load(recipe.read_text(encoding="utf-8"))["model"]
-            return ModelOptions(**section)
-        said = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-        base = said.get("base_model_name_or_path")
-    if not base:
-        raise UserError(f"model.path: {options.path}/{ADAPTER} does not say which base the adapter belongs to.")
-    return ModelOptions(path=base, revision=said.get("revision"))
+    recipe, what = folder / "recipe.yaml", f"model.path: {options.path}"
+    if recipe.is_file():
+        if recipe.stat().st_size > RECIPE:
+            raise UserError(f"{what}: {recipe} has more than {RECIPE:,} bytes, which no recipe has.")
+        with one_line(f"{what}: {recipe}"):
+            held = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        section = held.get("model") if isinstance(held, dict) else None
+    else:
+        held = read_object(folder / ADAPTER)
+        section = {"path": held.get("base_model_name_or_path"), "revision": held.get("revision")}
+    base = section.get("path") if isinstance(section, dict) else None
+    if not isinstance(section, dict) or not base or not isinstance(base, str):
+        name = recipe.name if recipe.is_file() else ADAPTER
+        raise UserError(f"{what}/{name} does not say which base the adapter belongs to.")
+    for name in ("revision", "gguf_file", "tokenizer", "sha256"):
+        if not isinstance(section.get(name), str | None):
+            raise UserError(f"{what}: {recipe}: model.{name} should be a text.")
+    with one_line(f"{what}: {recipe}"):
+        return replace(ModelOptions(**section), config=None, trust_remote_code=options.trust_remote_code)
 
 
 def merge(

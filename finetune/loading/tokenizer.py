@@ -7,11 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
-from finetune.foreign.bounds import check_templates, check_tokenizer
+from finetune.foreign.tokenizer_files import (
+    TEMPLATE,
+    check_template,
+    check_tokenizer,
+    check_tokenizer_file,
+    tokenizer_files,
+)
 from finetune.loading.failures import one_line, quiet
 from finetune.loading.merged import base_options, holds_adapter
 from finetune.loading.options import ModelOptions
-from finetune.loading.source import locate
+from finetune.loading.source import Source, locate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,16 +49,32 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
         and not (source.folder / "tokenizer_config.json").exists()
     ):
         return load_tokenizer(base_options(source.folder, options))
-    if (said := source.file("tokenizer_config.json")) is not None:
-        check_tokenizer(said, f"{option}: {options.path}")
-        check_templates(said.parent, f"{option}: {options.path}")
+    _check_files(source, f"{option}: {options.path}")
     with one_line(f"{option}: the tokenizer of {options.path}"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(
             source.place, trust_remote_code=options.trust_remote_code, **source.keywords()
         )
+    held = tokenizer.chat_template
+    for template in held.values() if isinstance(held, dict) else [held or ""]:  # the Hub's may have come just now
+        if len(template) > TEMPLATE:
+            raise UserError(f"{option}: a chat template of {options.path} has more than {TEMPLATE:,} characters.")
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # what transformers builds from no files
         raise UserError(f"{option}: {options.path} holds no tokenizer; name one with model.tokenizer.")
     return tokenizer
+
+
+def _check_files(source: Source, what: str) -> None:
+    config = source.file("tokenizer_config.json")
+    if config is not None:
+        check_tokenizer(config, what)
+    if (template := source.file("chat_template.jinja")) is not None:
+        check_template(template, what)
+    if source.folder is not None:
+        for template in source.folder.glob("additional_chat_templates/*.jinja"):
+            check_template(template, what)
+    for name in tokenizer_files(config):
+        if (file := source.file(name)) is not None:
+            check_tokenizer_file(file, what)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
