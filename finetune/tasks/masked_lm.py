@@ -205,8 +205,7 @@ class MaskedLM(Taught):
         from torch.nn import functional as F
 
         ids, labels = self._masked(batch)
-        places = labels != -100
-        logits, outputs = self.predicted(model, batch, ids, places)
+        logits, outputs = self.predicted(model, batch, ids, places := labels != -100)
         cost = torch.zeros(labels.shape, dtype=torch.float64, device=labels.device)
         cost[places] = F.cross_entropy(logits, labels[places], reduction="none").double()
         said = torch.full_like(labels, -100)
@@ -223,8 +222,8 @@ class MaskedLM(Taught):
     def score(self, answers: Answers, inputs: Dataset, resamples: int = 0) -> Scores:
         from finetune.evaluation.masked import masked_scores
 
-        scores = masked_scores(answers["nll"], answers["right"], answers["tokens"], resamples)
-        return scores | (pairs.next_scores(answers, resamples) if self.next_sentence else {})
+        words = masked_scores(answers["nll"], answers["right"], answers["tokens"], resamples)
+        return words | pairs.next_scores(answers, resamples) if self.next_sentence else words
 
     def predictions(self, answers: Answers, inputs: Dataset, rows: Dataset) -> Dataset:
         from datasets import Dataset as Table
