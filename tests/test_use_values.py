@@ -74,7 +74,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_data(
     def denied(**_: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("finetune.run.TemporaryDirectory", denied)
+    monkeypatch.setattr("finetune.opening.TemporaryDirectory", denied)
     made = sections("text-classification", data={"train": "none.csv"})
     assert main(["train", str(write_recipe(made))]) == 4
     assert "train.output_dir: nothing can be written into" in capsys.readouterr().err
