@@ -72,8 +72,8 @@ def test_runs_with_other_bases_and_tokenizers_give_the_mean_of_their_probabiliti
         ([str(runs[0]), str(runs[1]), str(file), "--combine", "vot"], "known: mean, vote. Did you mean vote?"),
         ([str(runs[0]), str(file), "train.seed=1"], "is one argument too many for finetune predict."),
         ([str(runs[0]), str(runs[1]), str(file), "--output", "a.txt"], "should end in .jsonl"),
-        ([str(runs[0]), str(runs[1]), str(file), "--output", str(file)], "holds the rows"),
-        ([str(runs[0]), str(file), "--output", str(file)], "holds the rows"),
+        ([str(runs[0]), str(runs[1]), str(file), "--output", str(file)], "is read by this command"),
+        ([str(runs[0]), str(file), "--output", str(file)], "is read by this command"),
         ([str(runs[0]), str(tmp_path / "on"), str(file)], "does not exist. Did you mean one?"),
     ):  # fmt: skip
         assert main(["predict", *words]) == 2
