@@ -4,9 +4,9 @@ A test that proves a line asks for the fixture `contract` and hands it its figur
 
     contract("R1", kills=60, inside_a_save=21)
 
-`pytest --contract docs/reliability.json` keeps what passing tests handed over; `python tests/contract.py` makes
-docs/reliability.md of it. Within one test function, over its parameters, whole numbers are summed and others give their
-largest.
+`pytest --contract FILE` keeps what passing tests handed over. `python tests/contract.py FILE FILE …` prints the page
+that several such files make together, of the default and the slow suite; with `--keep` it becomes docs/reliability.md.
+Within one test function, over its parameters and the files, whole numbers are summed and others give their largest.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ LINES = {
 }
 HEAD = """# What is promised, and what the tests measured
 
-Made of the tests' own figures by `python tests/contract.py`; do not edit. `pytest --contract docs/reliability.json`
-(with `-m "slow or faults"` for the long ones) writes the figures anew.
+Made of the tests' own figures; do not edit. `pytest --contract default.json`, then
+`pytest -m "slow or faults" --contract slow.json`, then `python tests/contract.py --keep default.json slow.json` make it
+anew.
 
 | line | promise | tests and their figures |
 |---|---|---|
@@ -72,22 +73,25 @@ def collected(handed: list[tuple[str, str, dict[str, Any]]]) -> dict[str, Figure
         for name, value in figures.items():
             both = (held.get(name, 0), value)
             held[name] = sum(both) if isinstance(value, int) else max(both)
-    return found
+    return {line: dict(sorted(found[line].items())) for line in LINES if line in found}
 
 
-def write(path: Path, handed: list[tuple[str, str, dict[str, Any]]]) -> None:
-    """Put figures into a file beside those of other tests, in the place of earlier ones of the same tests."""
-    known: dict[str, Figures] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for line, tests in collected(handed).items():
-        known[line] = {**known.get(line, {}), **tests}
-    ordered = {line: dict(sorted(known[line].items())) for line in LINES if line in known}
+def write(path: Path, figures: dict[str, Figures]) -> None:
+    """Write what `collected` returned."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def table(path: Path) -> str:
-    """Return the page for a file of figures."""
-    known: dict[str, Figures] = json.loads(path.read_text(encoding="utf-8"))
+def read(*paths: Path) -> dict[str, Figures]:
+    """Return the figures of files together."""
+    held: list[dict[str, Figures]] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return collected(
+        [(node, line, figures) for each in held for line, tests in each.items() for node, figures in tests.items()]
+    )
+
+
+def table(known: dict[str, Figures]) -> str:
+    """Return the page for figures."""
     rows = [f"| {line} | {promise} | {_cell(known.get(line, {}))} |" for line, promise in LINES.items()]
     return HEAD + "\n".join(rows) + "\n"
 
@@ -109,9 +113,18 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
-if __name__ == "__main__":
-    given = Path(sys.argv[1]) if len(sys.argv) > 1 else FIGURES
-    if given == FIGURES:
-        TABLE.write_text(table(given), encoding="utf-8")
+def main(words: list[str]) -> None:
+    """Print the page of some files of figures; with --keep, write figures and page into docs."""
+    files = [Path(word) for word in words if word != "--keep"]
+    if not files:
+        sys.exit("python tests/contract.py [--keep] FILE …: files that pytest --contract FILE wrote")
+    known = read(*files)
+    if "--keep" in words:
+        write(FIGURES, known)
+        TABLE.write_text(table(known), encoding="utf-8")
     else:
-        sys.stdout.write(table(given))
+        sys.stdout.write(table(known))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

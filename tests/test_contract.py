@@ -9,7 +9,7 @@ import pytest
 
 
 def test_the_page_is_made_of_the_figures():
-    assert page.TABLE.read_text(encoding="utf-8") == page.table(page.FIGURES)
+    assert page.TABLE.read_text(encoding="utf-8") == page.table(page.read(page.FIGURES))
 
 
 def test_every_figure_is_of_a_test_that_there_is():
@@ -22,21 +22,27 @@ def test_every_figure_is_of_a_test_that_there_is():
             assert name.rpartition("::")[2] in functions, f"{line}: {node}"
 
 
-def test_counts_are_summed_over_the_parameters_of_a_test_and_the_largest_of_others_is_kept(tmp_path):
-    file = tmp_path / "figures.json"
-    page.write(file, [("tests/a.py::test_x", "R2", {"damaged": 99}), ("tests/a.py::test_y", "R1", {"kills": 1})])
+def test_counts_are_summed_over_parameters_and_files_and_the_largest_of_others_is_kept(tmp_path):
+    files = [tmp_path / "default.json", tmp_path / "slow.json"]
     page.write(
-        file,
-        [
-            ("tests/a.py::test_x[1]", "R2", {"damaged": 2, "s": 0.5}),
-            ("tests/a.py::test_x[2]", "R2", {"damaged": 3, "s": 0.1}),
-        ],
+        files[0],
+        page.collected(
+            [
+                ("tests/a.py::test_x[1]", "R2", {"damaged": 2, "s": 0.5}),
+                ("tests/a.py::test_x[2]", "R2", {"damaged": 3, "s": 0.1}),
+                ("tests/a.py::test_y", "R1", {"kills": 1}),
+            ]
+        ),
     )
+    page.write(files[1], page.collected([("tests/a.py::test_x[3]", "R2", {"damaged": 5, "s": 0.2})]))
 
-    known = json.loads(file.read_text())
-    assert known == {"R1": {"tests/a.py::test_y": {"kills": 1}}, "R2": {"tests/a.py::test_x": {"damaged": 5, "s": 0.5}}}
-    assert "| R2 | A checkpoint that is damaged" in page.table(file)
-    assert "[x](../tests/a.py): damaged 5, s 0.5 |" in page.table(file)
+    known = page.read(*files)
+    assert known == {
+        "R1": {"tests/a.py::test_y": {"kills": 1}},
+        "R2": {"tests/a.py::test_x": {"damaged": 10, "s": 0.5}},
+    }
+    assert "| R2 | A checkpoint that is damaged" in page.table(known)
+    assert "[x](../tests/a.py): damaged 10, s 0.5 |" in page.table(known)
 
 
 def test_figures_are_of_a_known_line_and_numbers(contract):
