@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from finetune.task import Columns
 
 COUNTS = {"train": 37, "validation": 11, "test": 7}  # no multiple of a batch of eight
-PACKED = 2  # times as many rows where several make an input
+PACKED = 4  # times as many rows where several make an input
 CLASSES = 4  # the commonest ones
 LONG = 400  # characters that are kept of a text, of few long ones 3000
 KEPT = ("on_long", "image", "clean", "empty_texts", "seed")  # of the recipe's data section

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 BATCH = 8  # rows a step
-LONGEST = 256  # tokens of an input
+LONGEST = {"block_size": 64, "max_length": 256, "max_source_length": 256, "max_target_length": 256}  # tokens
 KEPT = (  # of the recipe's train section; the rest says when and where, which a few steps decide for themselves
     *("learning_rate", "head_learning_rate", "layer_decay", "freeze_layers", "weight_decay", "max_grad_norm", "optim"),
     *("rdrop_alpha", "adversarial", "adversarial_epsilon", "adversarial_steps", "adversarial_step_size"),
@@ -76,9 +76,9 @@ def shrunk(recipe: Recipe, folder: Path) -> Small:
     given = recipe.to_dict()
     data, task, notes = sampled(recipe, folder)
     task = {**deepcopy(given["task"]), **task}
-    for name in ("block_size", "max_length", "max_source_length", "max_target_length"):
+    for name, longest in LONGEST.items():  # blocks are short, so that few rows fill enough of them
         if isinstance(getattr(recipe.task, name, None), int):
-            task[name] = min(getattr(recipe.task, name), LONGEST)
+            task[name] = min(getattr(recipe.task, name), longest)
     if "distill" in task:
         del task["distill"]
         notes.append("task.distill: left out; a tiny model has no teacher of its own vocabulary")

@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, as its children do
     forking.load()
     home, draw = kinds.make_home(given.folder / "home"), random.Random(given.seed)
     expected, trials = {}, []
