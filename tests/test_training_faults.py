@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -9,20 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 from tiny_training import rows, trainer
-from torch.testing import assert_close
 
 from finetune import artefact
 from finetune.errors import EnvironmentFailed
-from finetune.training import checkpoints
 
-TRAIN = """
-import sys
-from tiny_training import model, rows, trainer
-trainer(sys.argv[1], train=rows(37), network=model(0.1, layers=4), num_train_epochs=40, save_strategy="steps",
-        save_steps=1, overwrite=False).train(resume_from_checkpoint=True)
-"""
 PICKLES = """
 import sys
 def hook(event, args):
@@ -40,35 +30,6 @@ def started(code: str, *arguments: str) -> subprocess.Popen:
     path = os.pathsep.join([str(Path(__file__).parent), os.environ["PYTHONPATH"]])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
-
-
-@pytest.mark.faults
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
-    whole, folder = started(TRAIN, str(tmp_path / "whole")), tmp_path / "killed"
-    assert whole.wait(280) == 0
-    last, kills = 0, 0
-    for _ in range(12):
-        process, until = started(TRAIN, str(folder)), time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < until:
-            if checkpoints.steps(folder / "checkpoints")[-1:] > [last + 5]:
-                time.sleep(random.random() * 0.1)
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.01)
-        process.wait(60)
-        found = checkpoints.last_good(folder / "checkpoints")
-        assert found is not None
-        assert int(found.name.split("-")[1]) > last
-        last = int(found.name.split("-")[1])
-    final = started(TRAIN, str(folder))
-    assert final.wait(280) == 0
-
-    assert kills >= 3
-    one, other = (
-        load_file(each / "checkpoints/checkpoint-200/model.safetensors") for each in (tmp_path / "whole", folder)
-    )
-    assert_close(one, other, rtol=0, atol=0)
 
 
 @pytest.mark.faults
