@@ -30,14 +30,21 @@ class Source:
         return Path(self.place) if Path(self.place).is_dir() else None
 
     def file(self, name: str) -> Path | None:
-        """Return the path of a file of the source, fetched where it lies on the Hub; None where there is none."""
+        """Return the path of a file of the source, fetched where it lies on the Hub; None where there is none.
+
+        Raises:
+            UserError: the repository or its revision is gone, or not for this token.
+        """
         if (folder := self.folder) is not None:
             return folder / name if (folder / name).is_file() else None
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
         try:
             return Path(hf_hub_download(self.place, name, revision=self.commit))
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            at = f" at {self.commit}" if self.commit else ""
+            raise UserError(f"model.path: the Hub has no {self.place}{at}, or none for this token.") from None
         except EntryNotFoundError:  # nor is it in the cache of a machine without a network: the library will say so
             return None
 
