@@ -57,7 +57,7 @@ def trial(home: Path, disk: Path, kind: str, size: float, blind: bool, expected:
     numbers = re.search(NUMBERS, said[0]) if said else None
     found = {"mebibytes": size, "blind": blind, "code": code, "said": said, "parts": parts, "broken": broken,
              "lost": running.last("saved") > max(known, default=0), "saved": running.last("saved"),
-             "named": numbers is not None and str(run) in said[0]}  # fmt: skip
+             "named": numbers is not None and str(run.parent) in said[0]}  # fmt: skip
     resize(disk, WHOLE)
     found["ended"] = forking.start(["train", str(recipe)], 1, log).wait()[0] if code else 0
     mine = forking.fingerprint(run) if not found["ended"] else {}
