@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Any
 
 import pytest
-from test_broken_inputs import files_of, place, write
+from test_broken_inputs import files_of, place, refused, write
 
-from finetune.cli import main
 from finetune.errors import UserError
 from finetune.training.options import TrainOptions
 
@@ -85,12 +83,5 @@ def test_what_cannot_train_is_one_line_exit_2_and_nothing_written(
     write(place, {}, {"train": train})
     before = files_of(place)
 
-    code = main(["train", "recipe.yaml"])
-
-    error = capsys.readouterr().err
-    said = [each for each in error.splitlines() if each.startswith("finetune: ")]
-    assert code == 2, error
-    assert len(said) == 1, error
-    assert "Traceback" not in error
-    assert re.search(line, said[0]), said[0]
+    refused(capsys, line)
     assert files_of(place) == before
