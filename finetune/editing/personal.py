@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.editing.private import counted
 from finetune.errors import UserError
+from finetune.sparing import is_read
 
 SHOWN = 5  # places that are named in a sentence
 
@@ -52,17 +53,13 @@ def told_places(split: str, rows: int, places: Sequence[Place], may_scrub: bool)
     return f"Beware: {split}: personal data or keys in {held:,} of {rows:,} rows ({kinds}): {named}{more}. {fix}"
 
 
-def _is_of(path: Path, data: Path) -> bool:
-    return data.exists() and (path.samefile(data) or (data.is_dir() and data.resolve() in path.resolve().parents))
-
-
 def write_places(path: Path, places: Sequence[Place], data: Iterable[str]) -> None:
     """Write every place as a line of JSON.
 
     Raises:
         UserError: nothing can be written there, or it is one of the files of the data.
     """
-    if path.exists() and any(_is_of(path, Path(file)) for file in data):
+    if is_read(path, (), map(Path, data)):
         raise UserError(f"--personal: {path} holds rows of the recipe; give another file, to be written.")
     try:
         path.write_text("".join(json.dumps(vars(each), ensure_ascii=False) + "\n" for each in places), encoding="utf-8")

@@ -33,9 +33,10 @@ TWISTER = 624  # words of 32 bits
 
 
 def secret(device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a generator that nobody can set up again: all of its state comes from the system's entropy.
+    """Return a generator that nobody can set up again; it comes from the system's entropy.
 
-    The seed of torch's generator on a CPU is no more than 32 bits (at::mt19937), which can be tried out.
+    Elsewhere than on a CPU as a seed of 63 bits. The seed of torch's generator on a CPU is no more than 32 bits
+    (at::mt19937), which can be tried out: there all of the state is drawn.
     """
     made = torch.Generator(device)
     if made.device.type != "cpu":
