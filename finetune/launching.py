@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import yaml
 
 from finetune.errors import Stopped, UserError, did_you_mean
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+LAUNCHED = "FINETUNE_LAUNCHED"  # in the environment of what `launch` starts
 PACKAGE = Path(__file__).parent
 FOLDERS = (PACKAGE.parent / "accelerate_configs", PACKAGE / "accelerate_configs")  # a checkout; a wheel
 
@@ -40,6 +46,7 @@ def launch(profile: str, arguments: list[str]) -> int:
     if settings.get("use_cpu"):  # accelerate announces it to itself alone; without it each worker trains by itself
         arguments = [*arguments, "--train.use_cpu=true"]
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(settings)))
+    os.environ[LAUNCHED] = "1"
     _quiet_launcher()
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -47,7 +54,8 @@ def launch(profile: str, arguments: list[str]) -> int:
 
     command = ["--config_file", str(file), *_port(settings), "--module", "finetune", *arguments]
     try:
-        launch_command(launch_command_parser().parse_args(command))
+        with _handing_on():
+            launch_command(launch_command_parser().parse_args(command))
     except ChildFailedError as error:
         return _shell_code(error.get_first_failure()[1].exitcode)
     except subprocess.CalledProcessError as error:  # a profile of one process, or of a foreign launcher
@@ -75,15 +83,38 @@ def end_with_launcher() -> None:
 
     Killed outright, a launcher tells its workers nothing, and they would wait for one another for half an hour.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ or not sys.platform.startswith("linux"):
+    if not {LAUNCHED, "TORCHELASTIC_RUN_ID"} & os.environ.keys() or not sys.platform.startswith("linux"):
         return
     import ctypes
-    import signal
 
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it went before it was asked about
         sys.exit(128 + signal.SIGTERM)
+
+
+@contextmanager
+def _handing_on() -> Iterator[None]:
+    """Hand SIGTERM and SIGINT on to what accelerate has started, and wait for its end.
+
+    torchrun does so by itself, by handlers in place of these; for a profile of one process accelerate uses none, and
+    would end by the signal while the training goes on.
+    """
+    import psutil  # type: ignore[import-untyped]
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        for child in psutil.Process().children():
+            child.send_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _shell_code(code: int) -> int:
