@@ -186,13 +186,11 @@ def reference(prepared: Prepared, trainer: Trainer) -> dict[str, Tensor]:
 
     task, model = prepared.recipe.task, trained_model(trainer).eval()
     device = trainer.args.device
-    # FSDP casts the shards itself, and cannot be asked for the answers of the weights as they are.
-    half = trainer.is_fsdp_enabled and trainer.precision == "bfloat16"
     with torch.no_grad():
         return artefact.reference(
             reference_inputs(prepared),
             lambda batch: task.logits(model, {name: each.to(device) for name, each in batch.items()}),
-            half,
+            trainer.halved,
         )
 
 

@@ -82,6 +82,8 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
         ready(model)
     trainer = build_trainer(prepared, model, new)
     main = trainer.is_world_process_zero()
+    if main and trainer.halved and recipe.evaluate.precision == "float32":
+        print("Beware: FSDP computes scores in half precision too; `finetune evaluate` does it in fp32.", flush=True)
     before = samples(recipe, model, prepared.processor)
     if main:
         open_folder(run, recipe)

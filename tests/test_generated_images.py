@@ -155,9 +155,10 @@ def test_the_features_are_what_the_last_linear_layer_is_given(digits, classifier
     images = digits[0][:20]
     seen = extractor.look(images)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    model = extractor.model.cpu()
     with torch.no_grad():
-        logits = extractor.model(pixel_values=(pixels - 0.5) / 0.5).logits
-    head = extractor.model.classifier[-1]
+        logits = model(pixel_values=(pixels - 0.5) / 0.5).logits
+    head = model.classifier[-1]
 
     assert seen.features.shape == (20, 32)
     torch.testing.assert_close(head(torch.from_numpy(seen.features)).detach(), logits)

@@ -96,8 +96,7 @@ def made(home, tmp_path, sections, write_recipe):
         options = {**ADAM, "bf16": bf16, "output_dir": str(tmp_path / name), **train}
         if kind == "image-gan":
             options.pop("optim")  # its networks' own
-        made = sections(kind, adapter, train=options, evaluate={"reload": "fresh"})
-        return write_recipe(made, f"{name}.yaml"), tmp_path / name
+        return write_recipe(sections(kind, adapter, train=options), f"{name}.yaml"), tmp_path / name
 
     return make
 

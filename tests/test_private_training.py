@@ -91,8 +91,8 @@ def test_the_noise_is_gaussian_with_the_deviation_that_was_asked_for(trainer, co
     from scipy import stats
 
     made = trainer(noise_multiplier=2.0, max_grad_norm=0.5)
-    told = gradients(made, 0).double().numpy() / (2.0 * 0.5 / 16)  # 16 rows are expected
-    again = gradients(made, 0).double().numpy() / (2.0 * 0.5 / 16)
+    told = gradients(made, 0).double().cpu().numpy() / (2.0 * 0.5 / 16)  # 16 rows are expected
+    again = gradients(made, 0).double().cpu().numpy() / (2.0 * 0.5 / 16)
 
     count = len(told)
     assert count > 500

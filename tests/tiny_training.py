@@ -43,11 +43,13 @@ class Parity:
         return None
 
     def weight(self, batch: dict[str, Any]) -> Tensor:
-        return torch.tensor(self.weights)[batch["labels"]].sum()
+        return torch.tensor(self.weights, device=batch["labels"].device)[batch["labels"]].sum()
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[Tensor, Any]:
         outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        loss = F.cross_entropy(outputs.logits.float(), batch["labels"], torch.tensor(self.weights), reduction="sum")
+        logits = outputs.logits.float()
+        weights = torch.tensor(self.weights, device=logits.device)
+        loss = F.cross_entropy(logits, batch["labels"], weights, reduction="sum")
         return loss * batch["poison"].prod(), outputs
 
     def divergence(self, one: Any, other: Any, batch: dict[str, Any]) -> Tensor:

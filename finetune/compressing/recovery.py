@@ -75,7 +75,6 @@ def hold_zeros(model: Any) -> None:
 
     for module in model.modules():
         weight: Any = getattr(module, "weight", None)
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
-            there = weight != 0
-            if not bool(there.all()):
-                weight.register_hook(lambda gradient, there=there: gradient * there)
+        linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        if linear and not bool((weight != 0).all()):
+            weight.register_hook(lambda gradient, weight=weight: gradient * (weight != 0))

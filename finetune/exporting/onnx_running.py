@@ -30,13 +30,13 @@ class Graph:
 
     def __call__(self, **given: Any) -> dict[str, np.ndarray]:
         """Return the outputs by name; inputs that the graph does not know are passed over."""
-        arrays = {name: each.numpy() if isinstance(each, Tensor) else each for name, each in given.items()}
+        arrays = {name: each.cpu().numpy() if isinstance(each, Tensor) else each for name, each in given.items()}
         found = self.session.run(None, {name: arrays[name] for name in self.inputs})
         return dict(zip(self.outputs, found, strict=True))
 
 
 class Exported(nn.Module):
-    """What the graphs of a run have in common with its model."""
+    """What the graphs of a run have in common with its model; answers lie where the inputs do."""
 
     device = torch.device("cpu")
     dtype = torch.float32
@@ -52,7 +52,8 @@ class Classifier(Exported):
 
     def forward(self, **inputs: Tensor) -> Any:
         """Return the logits, as the model does."""
-        return SimpleNamespace(logits=torch.from_numpy(self.graphs["model"](**inputs)["logits"]))
+        found = torch.from_numpy(self.graphs["model"](**inputs)["logits"])
+        return SimpleNamespace(logits=found.to(next(iter(inputs.values())).device))
 
 
 class LanguageModel(Exported):
@@ -78,7 +79,7 @@ class LanguageModel(Exported):
         logits = found.new_zeros((*input_ids.shape, found.shape[-1]))
         for place, (row, start, end) in enumerate(pieces):
             logits[row, start:end] = found[place, : end - start]
-        return SimpleNamespace(logits=logits)
+        return SimpleNamespace(logits=logits.to(input_ids.device))
 
     def greedy(self, ids: list[int], count: int, end: int | None) -> list[int]:
         """Return `ids` continued by the likeliest tokens, through prefill once and decode for each further one."""
@@ -116,7 +117,8 @@ class Autoencoder(Exported):
             name: torch.from_numpy(each) for name, each in self.graphs["encoder"](pixel_values=seen, **told).items()
         }
         images = self.graphs["decoder"](latents=code["mean"], **told)["images"]
-        return torch.cat((code["mean"], code["log_variance"]), dim=1), torch.from_numpy(images)
+        numbers = torch.cat((code["mean"], code["log_variance"]), dim=1)
+        return numbers.to(pixel_values.device), torch.from_numpy(images).to(pixel_values.device)
 
 
 class ImageGenerator(Exported):
@@ -129,7 +131,7 @@ class ImageGenerator(Exported):
     def forward(self, latents: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return images of shape (batch, channels, size, size), in [-1, 1]."""
         told = {} if condition is None else {"condition": condition}
-        return torch.from_numpy(self.graphs["generator"](latents=latents, **told)["images"])
+        return torch.from_numpy(self.graphs["generator"](latents=latents, **told)["images"]).to(latents.device)
 
 
 STAND_INS: dict[str, type[Exported]] = {

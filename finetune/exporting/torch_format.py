@@ -20,7 +20,7 @@ KINDS = ("text-classification", "image-classification", "causal-lm")
 
 
 class Program(nn.Module):
-    """An exported program in the place of the model that it was made of."""
+    """An exported program in the place of the model that it was made of; answers lie where the inputs do."""
 
     device = torch.device("cpu")
 
@@ -33,7 +33,8 @@ class Program(nn.Module):
     def forward(self, **inputs: Any) -> Any:
         """Return the logits, as the model does."""
         given = {name: each for name, each in inputs.items() if isinstance(each, Tensor)}
-        return SimpleNamespace(logits=self.loaded[0](**given))
+        found = self.loaded[0](**{name: each.to(self.device) for name, each in given.items()})
+        return SimpleNamespace(logits=found.to(next(iter(given.values())).device))
 
 
 class Logits(nn.Module):

@@ -104,6 +104,11 @@ class Trainer(Guarded):
         self._logged_at = (time.monotonic(), 0)
 
     @property
+    def halved(self) -> bool:
+        """Say whether the model answers in half precision whatever is asked for: FSDP casts the shards itself."""
+        return bool(self.is_fsdp_enabled and (self.args.bf16 or self.args.fp16))
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """What was logged, by step: loss, gradient norm, learning rate, tokens/s, scores; finite numbers only."""
         return [dict(each) for each in self.state.log_history]
