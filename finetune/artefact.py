@@ -62,11 +62,15 @@ def staged(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON (no NaN), whole or not at all."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
     staged(path).write_text(text, encoding="utf-8")
     os.replace(staged(path), path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write strict JSON (no NaN), whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -99,12 +103,13 @@ def _cell(part: Any) -> str:
 
 
 def write_picture(picture: Picture, path: Path) -> None:
-    """Write a picture as PNG; its caption goes into the file's own text."""
+    """Write a picture as PNG, whole or not at all; its caption goes into the file's own text."""
     from PIL import Image, PngImagePlugin
 
     words = PngImagePlugin.PngInfo()
     words.add_itxt("Description", picture.caption)
-    Image.fromarray(picture.pixels).save(path, pnginfo=words)
+    Image.fromarray(picture.pixels).save(staged(path), format="PNG", pnginfo=words)
+    os.replace(staged(path), path)
 
 
 def write_scores(run: Path, scores: dict[str, Scores], baselines: dict[str, Scores]) -> None:

@@ -49,7 +49,7 @@ def write_samples(run: Path, name: str, found: list[str] | Picture) -> None:
     if isinstance(found, Picture):
         artefact.write_picture(found, folder / f"{name}.png")
     else:
-        (folder / f"{name}.txt").write_text("\n\n---\n\n".join(found) + "\n", encoding="utf-8")
+        artefact.write_text(folder / f"{name}.txt", "\n\n---\n\n".join(found) + "\n")
 
 
 def examination(prepared: Prepared, model: PreTrainedModel) -> Examination:

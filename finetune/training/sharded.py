@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
+from finetune.errors import UserError
+
 if TYPE_CHECKING:
     from finetune.training.checkpointed import Checkpointed
 
@@ -33,6 +37,32 @@ def load_sharded_optimizer(trainer: Checkpointed, path: Path) -> None:
 
     with in_shards(trainer) as plugin:
         load_fsdp_optimizer(plugin, trainer.accelerator, trainer.optimizer, trainer.model, str(path), adapter_only=True)
+
+
+def shard_blocks(trainer: Checkpointed) -> None:
+    """Have FSDP make a unit of each of the model's blocks, where the profile does not name its modules.
+
+    accelerate 1.15 makes units of `_no_split_modules`, which ELECTRA, DistilBERT and DeBERTa do not have, and then of
+    the input embeddings; where the module around those is among the first, as in BERT, the forward pass fails.
+
+    Raises:
+        UserError: the embeddings stand in other places too, which accelerate cannot shard: BART's and T5's.
+    """
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is None or plugin.fsdp_version != 2 or plugin.transformer_cls_names_to_wrap is not None:
+        return
+    model, modules = trainer.model, list(trainer.model.modules())
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    same = [each for each in modules if getattr(each, "weight", None) is embeddings.weight]
+    if not all(each is embeddings or each is head for each in same):
+        raise UserError(
+            f"FSDP cannot shard {type(model).__name__}, whose embeddings stand in {len(same)} places: use the profile "
+            "ddp, zero2 or zero3."
+        )
+    around = {type(each).__name__ for each in modules if embeddings in set(each.modules())}
+    blocks = {type(each).__name__ for found in modules if isinstance(found, nn.ModuleList) for each in found}
+    named = getattr(model, "_no_split_modules", None) or blocks
+    plugin.transformer_cls_names_to_wrap = sorted(set(named) - around)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
 from finetune.training.guarded import Carried, Guarded
 from finetune.training.options import TrainOptions
 from finetune.training.param_groups import decay_by_layer, give_head_its_own_rate
+from finetune.training.sharded import shard_blocks
 from finetune.training.snapshots import Snapshots
 from finetune.training.stamps import stamped
 from finetune.training.world import check_world
@@ -92,6 +93,7 @@ class Trainer(Guarded):
             eval_dataset=eval_inputs,
             callbacks=[] if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)],
         )
+        shard_blocks(self)
         self.remove_callback(PrinterCallback)
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)
         self.progress = Progress(task.unit, bar=False if args.disable_tqdm else None)
