@@ -182,7 +182,7 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
     if "train" in encoded:
         refuse_looks_at_shards(trainer)
         if not trainer.is_deepspeed_enabled:  # its own file may name another optimiser
-            rehearse(trainer.args, model)
+            rehearse(trainer)
     return trainer
 
 

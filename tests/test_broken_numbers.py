@@ -67,6 +67,30 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"lr_scheduler_kwargs": {"foo": 1}}, r"train\.lr_scheduler_kwargs: linear .*'foo'"),
     ({"lr_scheduler_type": "cosine_with_min_lr"}, r"train\.lr_scheduler_kwargs: cosine_with_min_lr .*min_lr"),
     ({"lr_scheduler_type": "warmup_stable_decay"}, r"train\.lr_scheduler_kwargs: warmup_stable_decay .*decay_steps"),
+    (
+        {"lr_scheduler_type": "polynomial", "max_steps": 4, "warmup_steps": 4},
+        r"train\.lr_scheduler_type: polynomial has no learning rate after step 4 of 4, 4 of them warm-up .*division by",
+    ),
+    (
+        {"lr_scheduler_type": "polynomial", "max_steps": None, "num_train_epochs": 2, "warmup_steps": 0.9},
+        r"train\.lr_scheduler_type: polynomial has no learning rate after step 6 of 6, 6 of them warm-up .*division by",
+    ),
+    (
+        {"lr_scheduler_type": "polynomial", "max_steps": 4, "warmup_steps": 2, "lr_scheduler_kwargs": {"power": "2"}},
+        r"train\.lr_scheduler_type: polynomial has no learning rate after step 2 of 4, 2 of them warm-up .*'str'",
+    ),
+    (
+        {"lr_scheduler_type": "polynomial", "max_steps": 4, "lr_scheduler_kwargs": {"power": -1}},
+        r"train\.lr_scheduler_type: polynomial has no learning rate after step 4 of 4, 0 of them warm-up .*0\.0 cannot",
+    ),
+    (
+        {"lr_scheduler_type": "inverse_sqrt", "lr_scheduler_kwargs": {"timescale": 0}},
+        r"train\.lr_scheduler_kwargs: inverse_sqrt cannot be made: .*division by zero",
+    ),
+    (
+        {"lr_scheduler_type": "inverse_sqrt", "max_steps": 4, "lr_scheduler_kwargs": {"timescale": FOREVER}},
+        r"train\.lr_scheduler_type: inverse_sqrt has no learning rate after step 0 of 4, 0 of them warm-up .*nan",
+    ),
     ({"optim": "galore_adamw"}, r"train\.optim: galore_adamw .*galore_torch"),
     ({"optim": "schedule_free_adamw"}, r"train\.optim: schedule_free_adamw .*schedulefree"),
     ({"optim": "adamw_anyprecision"}, r"train\.optim: adamw_anyprecision .*torchdistx"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from finetune.training.options import TrainOptions
     from finetune.training.trainer import Trainer
 
-FAILURES = (ImportError, NotImplementedError, TypeError, ValueError)
-STEPS = 1000  # of the schedule that is tried, where the recipe does not say how many
+FAILURES = (ArithmeticError, ImportError, NotImplementedError, TypeError, ValueError)
 
 
 def refuse_looks_at_shards(trainer: Trainer) -> None:
@@ -39,34 +39,48 @@ def refuse_looks_at_shards(trainer: Trainer) -> None:
         )
 
 
-def rehearse(args: TrainOptions, model: Any) -> None:
+def rehearse(trainer: Trainer) -> None:
     """Make the optimiser and the schedule once, for a single number; the model stays as it is.
 
     Raises:
-        UserError: one of them cannot be made, or the precision is none of this device's.
+        UserError: one of them cannot be made, the schedule has no rate at a step where its formula turns, or the
+            precision is none of this device's.
     """
+    args = trainer.args
     if args.fp16 and args.device.type == "cpu":
         raise UserError("train.fp16: a CPU would train in fp32 all the same; leave it out, or use train.bf16.")
-    optimizer = _optimizer(args, model)
+    optimizer = _optimizer(args, trainer.model)
     if optimizer is None:
         return
-    steps = args.max_steps if args.max_steps > 0 else STEPS
+    steps = trainer.set_initial_training_values(args, trainer.get_train_dataloader())[-1]
+    warmup = args.get_warmup_steps(steps)
     options: Any = args.lr_scheduler_kwargs  # a str is parsed by now
     try:
-        transformers.get_scheduler(
+        schedule: Any = transformers.get_scheduler(
             args.lr_scheduler_type,
             optimizer=optimizer,
-            num_warmup_steps=args.get_warmup_steps(steps),
+            num_warmup_steps=warmup,
             num_training_steps=steps,
             scheduler_specific_kwargs=None if options is None else dict(options),
         )
     except FAILURES as error:
         raise UserError(f"train.lr_scheduler_kwargs: {_said(args.lr_scheduler_type, error)}") from error
+    for step in (0, min(warmup, steps), steps - 1, steps):  # after the last step the loop asks once more
+        try:
+            rates = [share(step) for share in getattr(schedule, "lr_lambdas", ())]  # none where a score is watched
+            if not all(map(math.isfinite, rates)):
+                raise ValueError(f"it is {rates[0]}")
+        except FAILURES as error:
+            raise UserError(
+                f"train.lr_scheduler_type: {_name(args.lr_scheduler_type)} has no learning rate after step {step} of "
+                f"{steps}, {warmup} of them warm-up ({_why(error)}): see train.warmup_steps and "
+                "train.lr_scheduler_kwargs."
+            ) from error
 
 
 def _optimizer(args: TrainOptions, model: Any) -> Any:
     """Return the recipe's optimiser of a single number; None for one that is made of a whole model."""
-    name = str(getattr(args.optim, "value", args.optim))
+    name = _name(args.optim)
     for each in filter(None, (args.optim_args or "").replace(" ", "").split(",")):
         if each.count("=") != 1:
             raise UserError(f"train.optim_args: {each} is not NAME=VALUE, such as momentum=0.9.")
@@ -82,5 +96,12 @@ def _optimizer(args: TrainOptions, model: Any) -> Any:
 
 
 def _said(name: Any, error: Exception) -> str:
-    why = " ".join(str(error).split()).rstrip(".")
-    return f"{getattr(name, 'value', name)} cannot be made: {why}."
+    return f"{_name(name)} cannot be made: {_why(error)}."
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
