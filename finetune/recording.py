@@ -194,22 +194,6 @@ def reference(prepared: Prepared, trainer: Trainer) -> dict[str, Tensor]:
         )
 
 
-def let_go(trainer: Trainer) -> None:
-    """Free what only training needed, optimiser and gradients: a second copy of the model is about to be loaded.
-
-    DeepSpeed's engine is left alone: what it holds is freed by all processes together.
-    """
-    if trainer.is_deepspeed_enabled:
-        return
-    for name in ("optimizer", "lr_scheduler", "d_optimizer", "d_scheduler"):  # d_: of a GAN's discriminator
-        if hasattr(trainer, name):
-            setattr(trainer, name, None)
-    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
-    trainer.model_wrapped = trainer.model  # without the buckets that gradients were averaged in
-    trainer.model.zero_grad(set_to_none=True)
-    trainer.accelerator.free_memory()
-
-
 def finish(run: Path, prepared: Prepared, kept: dict[str, Tensor]) -> None:
     """Save what the run needs besides weights, reload it and compare, and write the report."""
     from finetune.evaluation.report import write_report

@@ -15,7 +15,6 @@ from finetune.publication import preflight, publish_trained
 from finetune.recording import (
     examination,
     finish,
-    let_go,
     record,
     reference,
     samples,
@@ -108,7 +107,7 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
         write_history(run, trainer)
         write_environment(run, prepared, trainer, started)
         write_samples(run, "after", after)
-        let_go(trainer)
+        trainer.let_go()
         finish(run, prepared, kept)
     trainer.accelerator.wait_for_everyone()
     if main:  # the others need not wait for a network

@@ -80,6 +80,18 @@ def test_batch_norm_has_met_images_in_two_processes(two):
     assert all(not torch.equal(held[name], before[name]) for name in means)
 
 
+def test_a_process_without_a_row_changes_nothing_batch_norm_among_it(two):
+    run = trainer(NORMED, train=images(4), **SGD, per_device_train_batch_size=4, num_train_epochs=6)
+    run.train()
+    expected = state(run)
+
+    assert [name for name in expected if name.startswith("average") and name.endswith("running_var")]
+    for rank in (0, 1):
+        given = load_file(two / f"alone-{rank}.safetensors")
+        for name, each in expected.items():
+            torch.testing.assert_close(given[name], each, rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
 def test_two_processes_resume_to_the_bit(two):
     assert [each["resumed"] for each in results(two)] == [{"same": True, "logged": True}] * 2
     first, second = (load_file(two / f"resumed-{rank}.safetensors") for rank in (0, 1))

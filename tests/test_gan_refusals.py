@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -144,6 +145,36 @@ def test_profiles_that_hold_one_model_are_refused(sections, write_recipe, capsys
     assert line in refused(sections("image-gan"), write_recipe, capsys)
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch", "drop_last", "refused"),
+    [(33, 16, False, True), (33, 16, True, False), (32, 16, False, False), (9, 1, True, True), (1, 16, False, True)],
+)
+def test_batch_norm_of_plain_layers_is_refused_a_batch_of_one_image(rows, batch, drop_last, refused):
+    from types import SimpleNamespace
+
+    from finetune.errors import UserError
+    from finetune.models.gan import GANConfig, Generator
+    from finetune.training.adversarial.refusals import refuse
+    from finetune.training.options import TrainOptions
+
+    args = TrainOptions(bf16=False, per_device_train_batch_size=batch, dataloader_drop_last=drop_last)
+    shape = {"image_size": 8, "num_channels": 1, "latent_dim": 4}
+    convolutions = Generator(GANConfig(preset="dcgan", channels=4, **shape))
+    plain = Generator(GANConfig(preset="mlp", hidden_sizes=[8], generator_norm="batch", **shape))
+
+    refuse(args, convolutions, SimpleNamespace(num_rows=rows))  # each image has many places to take a mean over
+    with (
+        pytest.raises(
+            UserError,
+            match=rf"^train\.per_device_train_batch_size: {rows} images in batches of {batch} "
+            "leave one alone, and batch norm of plain layers needs two",
+        )
+        if refused
+        else contextlib.nullcontext()
+    ):
+        refuse(args, plain, SimpleNamespace(num_rows=rows))
+
+
 def test_fsdp_is_refused_where_it_would_shard(monkeypatch):
     from types import SimpleNamespace
 
@@ -177,6 +208,7 @@ def test_a_game_that_diverges_stops_with_the_rows_of_its_step(sections, write_re
 
     assert main(["train", str(write_recipe(made))]) == 3
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"step 1: the loss is not a finite number; the step was not taken. Its batch: {home}/train.npz:" in said
+    left = "the step was broken off after 1 of the discriminator's"
+    assert f"step 1: the loss is not a finite number; {left}. Its batch: {home}/train.npz:" in said
     found = json.loads((Path(made["train"]["output_dir"]) / "nonfinite.json").read_text())
     assert len(found["row_ids"]) == 16

@@ -45,6 +45,11 @@ class Guarded(Stoppable):
         """What is promised of the training rows after the steps so far; None where training is not private."""
         return None
 
+    @property
+    def left(self) -> str:
+        """What of the step under way would not be taken, were it to end here."""
+        return nonfinite.WHOLE
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """See `Stoppable.train`; CheckFailed when the last step's weights are no longer finite."""
         nonfinite.clear(self.args)
@@ -70,7 +75,7 @@ class Guarded(Stoppable):
             rows = [each.row_ids for each, bad in zip(self._carried, broken, strict=False) if bad or not found[0]]
             what = f"the {'loss' if found[0] else 'gradient'} is not a finite number"
             if self.skipped.is_full:
-                nonfinite.report(self.args, self.state.global_step + 1, what, rows, self.skipped)
+                nonfinite.report(self.args, self.state.global_step + 1, what, rows, self.skipped, self.left)
             self.skipped.add(self.state.global_step + 1, what, rows)
             self._leave_out()
 

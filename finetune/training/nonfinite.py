@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FILE = "nonfinite.json"
 SHOWN = 5  # rows named in the message; all are in the file
+WHOLE = "the step was not taken"
 
 
 def clear(args: TrainingArguments) -> None:
@@ -26,16 +27,22 @@ def clear(args: TrainingArguments) -> None:
 
 
 def report(
-    args: TrainingArguments, step: int, what: str, row_ids: list[list[str]], skipped: Skipped | None = None
+    args: TrainingArguments,
+    step: int,
+    what: str,
+    row_ids: list[list[str]],
+    skipped: Skipped | None = None,
+    left: str = WHOLE,
 ) -> NoReturn:
     """Save the rows of the micro-batches at fault and stop, on every process.
 
     Args:
         args: name the output_dir.
-        step: the optimiser step that was not taken, from 1.
+        step: the number of the step, from 1.
         what: is wrong, as a clause.
         row_ids: of this process's micro-batches at fault; [] when another process has them.
         skipped: what was left out before.
+        left: what of the step was not taken, as a clause.
 
     Raises:
         CheckFailed: always.
@@ -44,7 +51,7 @@ def report(
     path = _write(args, {"step": step, "what": what, "row_ids": rows}, skipped)
     spent = f" {skipped.said()} before it." if skipped is not None and skipped.count else ""
     raise CheckFailed(
-        f"step {step}: {what}; the step was not taken.{spent} Its batch: {_named(rows)} (all in {path}). "
+        f"step {step}: {what}; {left}.{spent} Its batch: {_named(rows)} (all in {path}). "
         "Look at these rows; if they are sound, lower train.learning_rate or set train.bf16 to false."
     )
 

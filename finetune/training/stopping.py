@@ -129,6 +129,19 @@ class Stoppable(Checkpointed):
         self.wishes.done()
         return result
 
+    def let_go(self) -> None:
+        """Free what only training needed, optimiser and gradients: a second copy of the model is about to be loaded.
+
+        DeepSpeed's engine is left alone: what it holds is freed by all processes together.
+        """
+        if self.is_deepspeed_enabled:
+            return
+        self.optimizer = self.lr_scheduler = None
+        self.callback_handler.optimizer = self.callback_handler.lr_scheduler = None
+        self.model_wrapped = self.model  # without the buckets that gradients were averaged in
+        self.model.zero_grad(set_to_none=True)
+        self.accelerator.free_memory()
+
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self._at_step, self._ended = self._ended != self.state.global_step, self.state.global_step
         if self._held:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from torch.nn import BatchNorm1d
 from transformers import TrainingArguments
 
 from finetune.errors import UserError
@@ -66,6 +67,18 @@ def refuse(args: TrainOptions, network: Any, inputs: Any) -> None:
     name = str(getattr(args.optim, "value", args.optim))
     if name not in OPTIMISERS:
         raise UserError(f"train.optim: {name} is not offered for two players; use one of {', '.join(OPTIMISERS)}.")
+    _refuse_single_images(args, network, inputs.num_rows)
+
+
+def _refuse_single_images(args: TrainOptions, network: Any, rows: int) -> None:
+    """Raise UserError where batch norm of plain layers, which takes means over images alone, would be given one."""
+    batch = args.per_device_train_batch_size
+    alone = batch == 1 or (rows % batch == 1 and not args.dataloader_drop_last)
+    if alone and any(isinstance(each, BatchNorm1d) for each in network.modules()):
+        raise UserError(
+            f"train.per_device_train_batch_size: {rows} images in batches of {batch} leave one alone, and batch norm "
+            "of plain layers needs two: give another size, or train.dataloader_drop_last, or leave the norm out."
+        )
 
 
 def _default(name: str) -> Any:

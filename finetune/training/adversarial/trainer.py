@@ -26,7 +26,7 @@ from transformers import TrainerCallback
 from finetune.errors import CheckFailed
 from finetune.models.gan import attach
 from finetune.training import batching, ranks, stamps
-from finetune.training.adversarial import saved
+from finetune.training.adversarial import saved, still
 from finetune.training.adversarial.ema import Average
 from finetune.training.adversarial.refusals import refuse
 from finetune.training.adversarial.tally import Tally
@@ -75,6 +75,7 @@ class AdversarialTrainer(Trainer):
         self.d_optimizer: Any = None
         self.d_scheduler: Any = None
         self.d_rate = 0.0  # of the last step
+        self._judged, self._share = 0, 1.0  # of this update: the discriminator's steps so far, this process's rows
         self.average = Average(model, task.ema_decay) if task.ema_decay else None
         self.raw: dict[str, Tensor] | None = None  # the trained weights, once the average has taken their place
         for generator in (model, self.answerer):
@@ -123,6 +124,7 @@ class AdversarialTrainer(Trainer):
         groups = grouped([self._prepare_inputs(batch) for batch in batches], carried, weights, self.accumulation)
         own = torch.tensor([*(each.weight for each in groups), *self.wishes.own()], dtype=torch.float64)
         totals = ranks.summed(own, device).tolist()
+        self._share = sum(weights) / max(sum(totals[:-2]), 1)
         self.wishes.agree(totals[-2:])
         for group, total in zip(groups, totals[:-2], strict=True):
             group.weight = total
@@ -138,9 +140,10 @@ class AdversarialTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Take the discriminator's steps of one update, and leave the generator's gradients; return its loss."""
         model.train()
-        for group in inputs:
+        for self._judged, group in enumerate(inputs):
             self._step_discriminator(group)
-        with frozen(self.discriminator):
+        self._judged = len(inputs)
+        with still.frozen(self.discriminator):
             return self._each(
                 inputs[-1], model, lambda batch: self.task.generator_loss(model, self.discriminator, batch)
             )
@@ -164,21 +167,24 @@ class AdversarialTrainer(Trainer):
         self._carried, self._losses = group.carried, []
         scale = self.args.world_size / max(group.weight, 1)
         for place, batch in enumerate(group.batches):
-            last = place == len(group.batches) - 1
+            last, stand_in = place == len(group.batches) - 1, group.carried[place].stand_in
             with contextlib.nullcontext() if last else self.accelerator.no_sync(network):
-                with self.accelerator.autocast():
-                    share = loss(batch) * (0.0 if group.carried[place].stand_in else scale)
+                with self.accelerator.autocast(), still.unmoved(self.model, stand_in):
+                    share = loss(batch) * (0.0 if stand_in else scale)
                 self.accelerator.backward(share)
             self._losses.append(share.detach())
         return torch.stack(self._losses).sum()
+
+    @property
+    def left(self) -> str:
+        """See `Guarded.left`; what the discriminator has learned in this update cannot be taken back."""
+        return f"the step was broken off after {self._judged} of the discriminator's" if self._judged else super().left
 
     def after_step(self) -> None:
         """Follow the generator's step, of this number from 0: schedule, buffers, average."""
         self.d_rate = float(self.d_scheduler.get_last_lr()[0])
         self.d_scheduler.step()
-        for buffer in self.model.buffers() if self.args.world_size > 1 else ():
-            if buffer.is_floating_point():  # batch norm's means: each process has met its own images
-                buffer.copy_(ranks.summed(buffer, self.args.device) / self.args.world_size)
+        still.agree(self.model, self._share, self.args.device)
         if self.average is not None:
             self.average.update(self.model, self.state.global_step)
 
@@ -211,6 +217,12 @@ class AdversarialTrainer(Trainer):
                 scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,  # type: ignore[arg-type]  # a str is parsed by now
             )
         return made
+
+    def let_go(self) -> None:
+        """See `Stoppable.let_go`; the discriminator's, too."""
+        self.judge = self.discriminator
+        self.d_optimizer = self.d_scheduler = None
+        super().let_go()
 
     # ---- files
 
@@ -271,24 +283,16 @@ class AfterStep(TrainerCallback):
         self.trainer.after_step()
 
 
-@contextlib.contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Keep a network's parameters out of a backward pass that goes through it."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
-
-
 def fitted(args: TrainOptions, betas: tuple[float, float]) -> TrainOptions:
     """Return the options as the loop is to see them.
 
-    A whole update is one micro-batch to it; the last average is kept, unless the best checkpoint was asked for.
+    A whole update is one micro-batch to it; the last average is kept, unless the best checkpoint was asked for; and
+    buffers are averaged after a step, so that those of the first process need not replace the others' in it.
     """
     made = copy.copy(args)
     made.gradient_accumulation_steps = 1
     made.adam_beta1, made.adam_beta2 = betas
+    made.ddp_broadcast_buffers = bool(args.ddp_broadcast_buffers)
     if "load_best_model_at_end" in args.automatic:
         made.load_best_model_at_end = False
     return made
