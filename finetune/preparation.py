@@ -188,18 +188,33 @@ def _one_sided(recipe: Recipe, encoded: dict[str, Encoded]) -> list[str]:
 
 def check(recipe: Recipe, personal: Path | None = None) -> Prepared:
     """Do all that training does before a weight is loaded, and say what was found; `personal`: see write_places."""
-    from finetune.editing.personal import write_places
+    from finetune.editing.personal import refuse_rows, write_places
     from finetune.publication import preflight
 
+    if personal is not None:
+        refuse_rows(personal, _row_files(recipe))
     preflight(recipe, create=False)
     prepared = prepare(recipe)
     places = _personal(prepared)
     if personal is not None:
-        write_places(personal, places, prepared.splits.fingerprints)
+        write_places(personal, places)
     for row in prepared.splits.ledger:
         print(f"{row['split']}: {row['step']}: {row['before']} → {row['after']} rows")
     print("The recipe, the data and the tokenizer are in order.")
     return prepared
+
+
+def _row_files(recipe: Recipe) -> Iterator[str]:
+    """Yield the files, globs, folders and Hub ids that a recipe names for its rows."""
+    from finetune.data import Holdout
+    from finetune.data.files import named_sources
+
+    for split in ("train", "validation", "test"):
+        given = getattr(recipe.data, split)
+        if given is not None and not isinstance(given, Holdout):
+            yield from (source.path for source in named_sources(given, split))
+    outliers = recipe.evaluate.outliers or ()
+    yield from (outliers,) if isinstance(outliers, str) else outliers
 
 
 def _personal(prepared: Prepared) -> list[Place]:

@@ -11,9 +11,8 @@ import pytest
 import tiny
 
 from finetune.cli import main
-from finetune.editing.personal import personal_places, write_places
+from finetune.editing.personal import personal_places
 from finetune.editing.private import counted
-from finetune.errors import UserError
 
 WORDS = ["we", "wrote", "to", "the", "office", "about", "it", "and", "then", "they", "said", "that", "nothing", "was"]
 EACH = 200  # sentences of every kind
@@ -217,20 +216,28 @@ def test_preview_shows_what_scrubbing_changed_and_check_finds_nothing_more(recip
     assert "--personal: /nowhere/at/all.jsonl cannot be written" in capsys.readouterr().err
 
 
-def test_the_list_of_places_never_replaces_the_rows_themselves(recipe, tmp_path, capsys):
-    made = recipe()
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["--data.train", "own.jsonl"],
+        ["--data.train", "[{path: own.jsonl}]"],
+        ["--data.validation", "o*.jsonl"],
+        ["--data.test", "."],
+        ["--evaluate.outliers", "[own.jsonl]"],
+    ],
+    ids=str,
+)
+def test_the_list_of_places_never_replaces_rows_and_is_refused_before_they_are_read(
+    recipe, tmp_path, capsys, monkeypatch, named
+):
+    tiny.write_rows(tmp_path / "rows.jsonl", tiny.sentences(30, 6))
+    made = recipe(train=str(tmp_path / "rows.jsonl"))
     before = (tmp_path / "own.jsonl").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("finetune.preparation.prepare", None)
 
-    assert main(["check", str(made), "--personal", str(tmp_path / "own.jsonl")]) == 2
-    assert "own.jsonl holds rows of the recipe" in capsys.readouterr().err
+    assert main(["check", str(made), *named, "--personal", "./own.jsonl"]) == 2
+    assert (
+        "--personal: own.jsonl holds rows of the recipe; give another file, to be written." in capsys.readouterr().err
+    )
     assert (tmp_path / "own.jsonl").read_bytes() == before
-
-
-def test_nor_does_it_replace_a_file_of_a_folder_of_rows(tmp_path):
-    (tmp_path / "rows").mkdir()
-    own = tmp_path / "rows" / "own.jsonl"
-    own.write_text("rows\n")
-
-    with pytest.raises(UserError, match="holds rows of the recipe"):
-        write_places(own, [], [str(tmp_path / "rows")])
-    assert own.read_text() == "rows\n"

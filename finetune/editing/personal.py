@@ -53,14 +53,14 @@ def told_places(split: str, rows: int, places: Sequence[Place], may_scrub: bool)
     return f"Beware: {split}: personal data or keys in {held:,} of {rows:,} rows ({kinds}): {named}{more}. {fix}"
 
 
-def write_places(path: Path, places: Sequence[Place], data: Iterable[str]) -> None:
-    """Write every place as a line of JSON.
-
-    Raises:
-        UserError: nothing can be written there, or it is one of the files of the data.
-    """
-    if is_read(path, (), map(Path, data)):
+def refuse_rows(path: Path, rows: Iterable[str]) -> None:
+    """Refuse to write the places over what rows are read from: files, globs or folders."""
+    if is_read(path, (), map(Path, rows)):
         raise UserError(f"--personal: {path} holds rows of the recipe; give another file, to be written.")
+
+
+def write_places(path: Path, places: Sequence[Place]) -> None:
+    """Write every place as a line of JSON. Raises UserError when nothing can be written there."""
     try:
         path.write_text("".join(json.dumps(vars(each), ensure_ascii=False) + "\n" for each in places), encoding="utf-8")
     except OSError as error:
