@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,8 +137,8 @@ def write_history(run: Path, trainer: Trainer) -> None:
     artefact.write_json(run / artefact.HISTORY, trainer.history)
 
 
-def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: float) -> None:
-    """Write where, with what and how long the run was made; the seconds are those of all starts of a resumed run."""
+def write_environment(run: Path, prepared: Prepared, trainer: Trainer) -> None:
+    """Write where, with what and how long the run was made; the seconds are those of all starts: see `Clock`."""
     from finetune.environment import collect
     from finetune.loading import resolved_revision
     from finetune.models.quantized import weight_count
@@ -150,7 +149,7 @@ def write_environment(run: Path, prepared: Prepared, trainer: Trainer, started: 
         "device": str(trainer.args.device),
         "world_size": trainer.args.world_size,
         "precision": "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32",
-        "wall_time_s": round(time.time() - started + trainer.clock.before, 1),
+        "wall_time_s": round(trainer.clock.elapsed, 1),
         "training_time_s": round(trainer.clock.seconds, 1),
         "tokens_seen": trainer.state.num_input_tokens_seen if trainer.counts_tokens else None,
         "steps": trainer.state.global_step,

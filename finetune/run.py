@@ -66,7 +66,7 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
 
     from finetune.training.world import check_world
 
-    started = time.time()
+    started = time.monotonic()
     check_world(recipe.train)
     refuse_occupied(run, overwrite=recipe.train.overwrite)
     if recipe.train.overwrite:
@@ -80,6 +80,7 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
     if ready is not None:
         ready(model)
     trainer = build_trainer(prepared, model, new)
+    trainer.clock.begun = started
     main = trainer.is_world_process_zero()
     if main and trainer.halved and recipe.evaluate.precision == "float32":
         print("Beware: FSDP computes scores in half precision too; `finetune evaluate` does it in fp32.", flush=True)
@@ -105,7 +106,7 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
         beside = rivals(prepared, answers, taught)
         record(run, prepared, answers, examination(prepared, trained_model(trainer)).joined(told), untuned, beside)
         write_history(run, trainer)
-        write_environment(run, prepared, trainer, started)
+        write_environment(run, prepared, trainer)
         write_samples(run, "after", after)
         trainer.let_go()
         finish(run, prepared, kept)

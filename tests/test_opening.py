@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 import transformers
 
+import finetune.preparation
 import finetune.run
 from finetune import artefact
 from finetune.errors import UserError
@@ -131,25 +133,39 @@ def test_the_time_of_a_run_is_that_of_all_its_starts(run: Any, monkeypatch: pyte
     class Killed(BaseException):
         pass
 
-    batches = Trainer.get_batch_samples
+    batches, training = Trainer.get_batch_samples, Trainer.train
 
     def slow(self: Trainer, *given: Any, **more: Any) -> Any:
         if self.state.global_step == 0:
             assert self.clock.started is not None
-            self.clock.started -= 1000.0
+            self.clock.started -= 1000.0  # of training
+            self.clock.begun -= 1000.0
         if self.state.global_step == 2:
             raise Killed
         return batches(self, *given, **more)
 
+    prepared = []
+
+    def preparation(recipe: Any) -> Any:
+        prepared.append(time.monotonic())
+        return finetune.preparation.prepare(recipe)
+
+    def late(self: Trainer, *given: Any, **more: Any) -> Any:
+        assert self.clock.begun <= prepared[-1]
+        self.clock.begun -= 400.0  # as if rows took that long
+        return training(self, *given, **more)
+
     told = {"save_strategy": "steps", "save_steps": 1}
+    monkeypatch.setattr("finetune.run.prepare", preparation)
+    monkeypatch.setattr(Trainer, "train", late)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "get_batch_samples", slow)
         with pytest.raises(Killed):
             run("text-classification", train=told)
     environment = artefact.read_json(run("text-classification", train=told) / artefact.ENVIRONMENT)
 
-    assert environment["training_time_s"] > 1000.0
-    assert environment["wall_time_s"] > environment["training_time_s"]
+    assert 1000.0 < environment["training_time_s"] < 1400.0
+    assert 1800.0 < environment["wall_time_s"] < 2200.0
 
 
 @pytest.mark.parametrize("kind", ["text-classification", "image-gan"])

@@ -80,26 +80,33 @@ class Progress(TrainerCallback):
 
 
 class Clock(TrainerCallback, ExportableState):
-    """Counts the seconds of training, evaluations and checkpoints among them; a resumed run counts on.
+    """Counts the seconds of training, evaluations and checkpoints among them, and of all of a run; a resume counts on.
 
     What a stopped run did after its last checkpoint is done again, and counts once.
     """
 
     def __init__(self) -> None:
-        self.before = 0.0  # seconds up to the checkpoint that this training goes on from
+        self.begun = time.monotonic()  # when this start of the run began: before the rows were read, where that is told
+        self.earlier = 0.0  # seconds of the starts before, up to the checkpoint that this training goes on from
+        self.before = 0.0  # those of training among them
         self.started: float | None = None
         self.ended: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Return the seconds so far, of all starts."""
+        """Return the seconds of training so far, of all starts."""
         if self.started is None:
             return self.before
         return self.before + (time.monotonic() if self.ended is None else self.ended) - self.started
 
+    @property
+    def elapsed(self) -> float:
+        """Return the seconds of the whole run so far, of all starts."""
+        return self.earlier + time.monotonic() - self.begun
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {"args": {}, "attributes": {"before": self.seconds}}
+        return {"args": {}, "attributes": {"before": self.seconds, "earlier": self.elapsed}}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.started = time.monotonic()

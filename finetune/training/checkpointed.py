@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import SaveStrategy, TrainOutput
 
+from finetune.artefact import CHECKPOINTS
 from finetune.errors import CheckFailed, FinetuneError, UserError
 from finetune.foreign.adapters import bind
 from finetune.training import checkpoints, ranks, saved_state, stamps
@@ -29,7 +30,6 @@ from finetune.training.options import TrainOptions
 from finetune.training.packing import has_state, read_state, write_state
 from finetune.training.sharded import in_shards, load_sharded_optimizer, save_sharded
 
-CHECKPOINTS = "checkpoints"
 STATE = "trainer_state.json"
 FAILURES = (OSError, RuntimeError, ValueError, TypeError, SafetensorError, FinetuneError)
 

@@ -120,6 +120,11 @@ class Trainer(Guarded):
         """The clock of this training; a resume puts another in the place of the first."""
         return next(each for each in self.callback_handler.callbacks if isinstance(each, Clock))
 
+    def _load_callback_state(self) -> None:
+        begun = self.clock.begun
+        super()._load_callback_state()
+        self.clock.begun = begun
+
     def sampled_model(self) -> Any:
         """Return the model that draws what is shown while it trains."""
         return self.accelerator.unwrap_model(self.model)
