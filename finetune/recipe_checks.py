@@ -142,7 +142,7 @@ def _of_privacy(recipe: Recipe) -> Iterator[str]:
         yield "train.dp needs epsilon or noise_multiplier, one of the two."
     if train.dp.epsilon is not None and train.dp.noise_multiplier is not None:
         yield "train.dp has epsilon and noise_multiplier, and each of them settles the noise; leave one of them out."
-    if train.max_grad_norm != type(train).max_grad_norm:
+    if "max_grad_norm" not in train.automatic:
         yield "train.max_grad_norm: with train.dp say train.dp.max_grad_norm, which the gradient of each row is cut to."
     if find_spec("opacus") is None:
         yield "train.dp keeps its account with Opacus, which is not installed: pip install opacus, or the extra dp."

@@ -262,6 +262,8 @@ def test_a_resumed_run_counts_on(sections, write_recipe, capsys, monkeypatch):
         ("text-classification", {"train": {"dp": PRIVATE, "allow_change": ["max_steps"]}}, "say noise_multiplier"),
         ("text-classification", {"train": {"dp": PRIVATE, "max_grad_norm": 0.5}},
          "train.max_grad_norm: with train.dp say train.dp.max_grad_norm"),
+        ("text-classification", {"train": {"dp": PRIVATE, "max_grad_norm": 1.0}},  # what it is where it is left out
+         "train.max_grad_norm: with train.dp say train.dp.max_grad_norm"),
         ("masked-lm", {"train": {"dp": PRIVATE}, "task": {"next_sentence": True}},
          "train.dp and task.next_sentence do not go together: it puts sentences of other rows into an input"),
         ("image-gan", {"train": {"dp": PRIVATE}}, "task.kind image-gan has none of a single row"),

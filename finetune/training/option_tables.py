@@ -29,6 +29,7 @@ ADDED = MappingProxyType(
 
 REDEFAULTED = MappingProxyType(
     {
+        "max_grad_norm": "1; with train.dp its own, of a single row",
         "logging_nan_inf_filter": "false: a loss that is not a number is never hidden",
         "logging_steps": "0.02: fifty points on every curve, however short the run",
         "eval_strategy": "epoch; steps when there is one epoch or max_steps; no without validation rows",

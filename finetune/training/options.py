@@ -20,7 +20,9 @@ from finetune.training.option_tables import REFUSED, REFUSED_ACCELERATOR, RESUME
 from finetune.training.private_options import DpOptions
 
 PLATEAUS = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)  # schedules that watch a score
+CLIPPED = 1.0  # the norm that a step's gradient is cut to, where the recipe does not say one
 AUTOMATIC = (
+    "max_grad_norm",
     "metric_for_best_model",
     "eval_strategy",
     "eval_steps",
@@ -55,6 +57,7 @@ class TrainOptions(TrainingArguments):
     max_hours: float | None = None
     allow_change: list[str] | None = None
 
+    max_grad_norm: float | None = None  # type: ignore[assignment]
     logging_nan_inf_filter: bool = False
     logging_steps: float = 0.02
     eval_strategy: str | None = None  # type: ignore[assignment]
@@ -74,6 +77,8 @@ class TrainOptions(TrainingArguments):
         self._refuse()
         self.automatic = frozenset(name for name in AUTOMATIC if getattr(self, name) is None)
         self._choose_device()
+        if self.max_grad_norm is None:
+            self.max_grad_norm = CLIPPED
         if self.data_seed is None:
             self.data_seed = self.seed
         if self.activation_checkpointing is None and self.gradient_checkpointing:  # the older name, without its warning
