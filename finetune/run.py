@@ -64,6 +64,7 @@ def train(recipe: Recipe, ready: Callable[[PreTrainedModel], None] | None = None
 def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] | None) -> Path:
     from transformers import set_seed
 
+    from finetune.training.ranks import wait_for_first
     from finetune.training.world import check_world
 
     started = time.monotonic()
@@ -110,7 +111,7 @@ def _train(recipe: Recipe, run: Path, ready: Callable[[PreTrainedModel], None] |
         write_samples(run, "after", after)
         trainer.let_go()
         finish(run, prepared, kept)
-    trainer.accelerator.wait_for_everyone()
+    wait_for_first(trainer.args.device)
     if main:  # the others need not wait for a network
         publish_trained(run, recipe)
     return run

@@ -16,6 +16,7 @@ import yaml
 from test_equivalence import OFTEN, every_cell_often_or_slow
 from tiny import CELLS
 
+from finetune import artefact
 from finetune.task import Task
 from finetune.tasks import task_class
 
@@ -100,3 +101,14 @@ def test_zero2_on_two_processes_takes_the_steps_of_one_for_every_task_of_one_mod
         given = weights(together)
         for name, tensor in expected.items():
             torch.testing.assert_close(given[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_first_process_may_look_at_a_finished_training_for_longer_than_a_collective_lasts(tmp_path, home) -> None:
+    made = tiny.sections(home, tmp_path / "run", "text-classification", "whole")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(made))
+
+    done = launch("cpu", str(ROOT / "tests" / "launched_patience.py"), str(tmp_path / "recipe.yaml"), "15", "25")
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert artefact.status(tmp_path / "run") == "finished"

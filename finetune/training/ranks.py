@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from finetune.errors import CheckFailed, EnvironmentFailed, FinetuneError, UserError
 
+FIRST_IS_HERE, PAUSE = "finetune/first-is-here", 0.5  # a key of the processes' store; seconds between two looks at it
 ENDS: dict[int, type[FinetuneError]] = {each.exit_code: each for each in (UserError, CheckFailed, EnvironmentFailed)}
 
 
@@ -45,6 +47,23 @@ def from_first(number: int, device: torch.device) -> int:
     held = torch.tensor([number], device=device)
     dist.broadcast(held, src=0)
     return int(held.item())
+
+
+def wait_for_first(device: torch.device) -> None:
+    """Wait for all processes, however long process 0 has been at work alone.
+
+    A collective, a barrier among them, ends a process that waits in it for longer than `ddp_timeout`.
+    """
+    if world() == 1:
+        return
+    store = dist.distributed_c10d._get_default_store()
+    if rank() == 0:
+        store.set(FIRST_IS_HERE, "")
+    while not store.check([FIRST_IS_HERE]):
+        time.sleep(PAUSE)
+    summed(torch.zeros(1), device)  # all have seen it
+    if rank() == 0:
+        store.delete_key(FIRST_IS_HERE)
 
 
 def stacked(values: Tensor, device: torch.device, filling: int) -> Tensor:
