@@ -209,12 +209,10 @@ class Trainer(Guarded):
         if total[2] != num_batches * self.args.world_size:
             raise UserError(f"data.train: the stream ended without a row on one of {self.args.world_size} processes.")
         if not total[0] > 0:
-            nonfinite.report(self.args, self.state.global_step + 1, "there is no target to learn from", self._row_ids())
+            rows = [each.row_ids for each in self._carried if not each.stand_in]
+            nonfinite.report(self.args, self.state.global_step + 1, "there is no target to learn from", rows)
         self.state.num_input_tokens_seen += int(total[1])
         return batches, total[0]
-
-    def _row_ids(self) -> list[list[str]]:
-        return [each.row_ids for each in self._carried if not each.stand_in]
 
     def compute_loss(
         self,
