@@ -1,7 +1,8 @@
 """Stopping at a step that all processes agree on, with a checkpoint of it: by a signal to any of them, or the clock.
 
 Overridden: train (listens to signals), _maybe_log_save_evaluate (where a step or an epoch ends), _save_checkpoint (what
-is due at the end of an epoch comes before the checkpoint of its last step).
+is due at the end of an epoch comes before the checkpoint of its last step), _load_callback_state (keeps when this start
+began).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transformers.trainer_utils import TrainOutput
 
 from finetune.errors import Stopped
 from finetune.training import checkpoints, ranks
+from finetune.training.callbacks import Clock
 from finetune.training.checkpointed import Checkpointed
 
 SAVE_NOW = "checkpoint-now"  # a file of this name in the run's folder asks for a checkpoint
@@ -114,6 +116,11 @@ class Stoppable(Checkpointed):
             self._wishes = Wishes(Path(str(self.args.output_dir)), self.args.max_hours)
         return self._wishes
 
+    @property
+    def clock(self) -> Clock:
+        """The clock of this training; a resume puts another in the place of the first."""
+        return next(each for each in self.callback_handler.callbacks if isinstance(each, Clock))
+
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """See `Checkpointed.train`.
 
@@ -141,6 +148,11 @@ class Stoppable(Checkpointed):
         self.model_wrapped = self.model  # without the buckets that gradients were averaged in
         self.model.zero_grad(set_to_none=True)
         self.accelerator.free_memory()
+
+    def _load_callback_state(self) -> None:
+        begun = self.clock.begun
+        super()._load_callback_state()
+        self.clock.begun = begun
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self._at_step, self._ended = self._ended != self.state.global_step, self.state.global_step

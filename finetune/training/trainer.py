@@ -115,16 +115,6 @@ class Trainer(Guarded):
         """What was logged, by step: loss, gradient norm, learning rate, tokens/s, scores; finite numbers only."""
         return [dict(each) for each in self.state.log_history]
 
-    @property
-    def clock(self) -> Clock:
-        """The clock of this training; a resume puts another in the place of the first."""
-        return next(each for each in self.callback_handler.callbacks if isinstance(each, Clock))
-
-    def _load_callback_state(self) -> None:
-        begun = self.clock.begun
-        super()._load_callback_state()
-        self.clock.begun = begun
-
     def sampled_model(self) -> Any:
         """Return the model that draws what is shown while it trains."""
         return self.accelerator.unwrap_model(self.model)
