@@ -11,8 +11,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +24,7 @@ from finetune.errors import Stopped
 from finetune.training import checkpoints, ranks
 from finetune.training.callbacks import Clock
 from finetune.training.checkpointed import Checkpointed
+from finetune.training.impatience import impatient
 
 SAVE_NOW = "checkpoint-now"  # a file of this name in the run's folder asks for a checkpoint
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -75,8 +76,12 @@ class Wishes:
             self.file.unlink(missing_ok=True)
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Note signals instead of ending by them; in a thread that is not the main one, leave them as they are."""
+    def heard(self, going_on: Callable[[], str]) -> Iterator[None]:
+        """Note signals instead of ending by them, but for a second one; leave them as they are in a thread of its own.
+
+        Args:
+            going_on: as of `impatient`.
+        """
         self.stop, self.save, self.signal, self.listening = False, False, None, True
         before = {}
         if threading.current_thread() is threading.main_thread():
@@ -86,14 +91,15 @@ class Wishes:
 
         def note(number: int, frame: FrameType | None) -> None:
             if os.getpid() == owner:
-                self.signal = number
+                self.signal = self.signal or number
             elif number == signal.SIGTERM:  # a worker that reads data; Ctrl-C reaches it too, and is its parent's
                 os._exit(128 + number)
 
         for name in before:
             signal.signal(name, note)
         try:
-            yield
+            with impatient(before, going_on) if before else nullcontext():
+                yield
         finally:
             self.listening = False
             for name, each in before.items():  # a command's own handler would break into what ends it now
@@ -126,9 +132,11 @@ class Stoppable(Checkpointed):
 
         Raises:
             Stopped: a signal or `max_hours` asked for it; there is a checkpoint of the last step.
+
+        A second signal ends the process, with the same code and without a checkpoint.
         """
         self._ended = self._saved = -1
-        with self.wishes.heard():
+        with self.wishes.heard(self._going_on):
             result = super().train(resume_from_checkpoint, *args, **kwargs)
         late = [each for each in ranks.all_said(self.wishes.signal, self.args.device) if each is not None]
         if late:  # no step was left that could have ended by it: it is for whoever listened before, on every process
@@ -179,8 +187,8 @@ class Stoppable(Checkpointed):
             return  # the control still says what is due
         if self.wishes.save and self._saved != self.state.global_step:
             self._save_checkpoint(self.model, None)
-        last = self.control.should_training_stop
-        if last or self._saved == self.state.global_step:  # asked meanwhile: another step is not waited for
+        over = self.control.should_training_stop or self._saved == self.state.global_step
+        if over or ranks.world() == 1:  # asked meanwhile: another step is not waited for, where it costs little to ask
             self.wishes.stop = ranks.any_of(bool(self.wishes.cause), self.args.device)
 
     def _epoch_ends_next(self) -> bool:
@@ -203,11 +211,20 @@ class Stoppable(Checkpointed):
             self._save_checkpoint(self.model, None)
         causes = [each for each in ranks.all_said(self.wishes.cause, self.args.device) if each]
         path = checkpoints.checkpoint_path(self.checkpoints, step)
-        again = "the same command without --overwrite (train.overwrite)" if self.args.overwrite else "the same command"
         raise Stopped(
-            f"stopped by {causes[0]} after step {step} of {self.state.max_steps}: {path} holds it, and {again} goes "
-            "on from there."
+            f"stopped by {causes[0]} after step {step} of {self.state.max_steps}: {path} holds it, and {self._again} "
+            "goes on from there."
         )
+
+    @property
+    def _again(self) -> str:
+        return "the same command without --overwrite (train.overwrite)" if self.args.overwrite else "the same command"
+
+    def _going_on(self) -> str:
+        known = checkpoints.steps(self.checkpoints)
+        if not known:
+            return "there is no checkpoint yet, and the same command begins anew."
+        return f"{self._again} goes on from {checkpoints.checkpoint_path(self.checkpoints, known[-1])}."
 
 
 def _started() -> float:

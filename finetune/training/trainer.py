@@ -25,6 +25,7 @@ from finetune.training.best import check_best, likelier
 from finetune.training.callbacks import Clock, Progress
 from finetune.training.dealing import NO_ROW, Dealer, EndlessStream, Indexed
 from finetune.training.guarded import Carried, Guarded
+from finetune.training.impatience import leave_signals_to_the_parent
 from finetune.training.options import TrainOptions
 from finetune.training.param_groups import decay_by_layer, give_head_its_own_rate
 from finetune.training.sharded import shard_blocks
@@ -162,6 +163,7 @@ class Trainer(Guarded):
             "prefetch_factor": args.dataloader_prefetch_factor,
             "multiprocessing_context": args.dataloader_multiprocessing_context,
             "in_order": args.dataloader_in_order,
+            "worker_init_fn": leave_signals_to_the_parent,
             # Its own generator: that batches are read must not change what dropout draws.
             "generator": torch.Generator().manual_seed(args.seed),
         }

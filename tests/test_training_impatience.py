@@ -1,0 +1,157 @@
+"""Line R5: the first signal is a wish that a run stops at a good place; a second one, later, ends it at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_training_processes import ROOT
+from torch.testing import assert_close
+
+from finetune.training import checkpoints
+from finetune.training.impatience import ONE_WISH, leave_signals_to_the_parent
+
+FIRST = "finetune: SIGTERM: the run stops and is saved at the end of a step; a second one ends it at once."
+
+
+def changes(folder: Path) -> dict[str, dict]:
+    return {"task": {"kind": "held_task:HeldClassification"}, "train": {
+        "output_dir": str(folder), "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2,
+        "optim": "adamw_torch", "use_cpu": True, "dataloader_num_workers": 1,
+    }}  # fmt: skip
+
+
+@pytest.fixture
+def begin(sections, write_recipe, tmp_path, monkeypatch):
+    """Return a function that starts a run in a session of its own, and comes back in the midst of a step of it."""
+    monkeypatch.setenv("HELD_BY", str(tmp_path / "hold"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    path, started = write_recipe(sections("text-classification", **changes(tmp_path / "run"))), []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+
+    def go(*more: str, hold: bool = True) -> subprocess.Popen[str]:
+        if hold:
+            (tmp_path / "hold").touch()
+            (tmp_path / "held").unlink(missing_ok=True)
+        command = [sys.executable, "-m", "finetune", "train", str(path), *more]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, start_new_session=True)  # fmt: skip
+        started.append(process)
+        while hold and not (tmp_path / "held").exists():
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.02)
+        return process
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    yield go
+    signal.signal(signal.SIGINT, before)
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def ended(process: subprocess.Popen[str], limit: float) -> str:
+    """Return what a run has said; its end must come in time, and leave nobody of its session."""
+    assert process.wait(limit) == 143
+    said = process.stdout.read()
+    assert "Traceback" not in said, said[-6000:]
+    assert not of_session(process.pid)
+    return said
+
+
+def of_session(session: int) -> list[str]:
+    """Return the processes of a session that are there, by their names."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, rest = each.read_text().rsplit(")", 1)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        state, _, _, of = rest.split()[:4]
+        if int(of) == session and state != "Z":
+            found.append(name)
+    return found
+
+
+def waits(process: subprocess.Popen[str], seconds: float) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
+def test_a_step_is_waited_for_and_saved_unless_a_second_signal_comes_later(begin, run, weights, tmp_path, contract):
+    known = tmp_path / "run" / "checkpoints"
+    patient = begin()
+    for number in (signal.SIGTERM, signal.SIGINT):  # one wish, of a launcher and of a terminal
+        os.killpg(patient.pid, number)  # its reader of rows too
+        time.sleep(0.2)
+    waits(patient, ONE_WISH + 0.3)
+    (tmp_path / "hold").unlink()
+    said = ended(patient, 20)
+    assert said.count(FIRST) == 1
+    assert "finetune: stopped by SIGTERM after step 3 of 8" in said
+    assert checkpoints.steps(known)[-1] == 3
+
+    hasty = begin()
+    os.kill(hasty.pid, signal.SIGTERM)
+    waits(hasty, ONE_WISH + 0.3)
+    sent = time.monotonic()
+    os.kill(hasty.pid, signal.SIGINT)
+    said = ended(hasty, 2)
+    seconds = time.monotonic() - sent
+    assert (
+        f"{FIRST}\nfinetune: ended by a second SIGINT: the same command goes on from {known / 'checkpoint-3'}." in said
+    )
+    assert checkpoints.steps(known)[-1] == 3
+
+    (tmp_path / "hold").unlink()
+    again = begin(hold=False)
+    said = again.communicate(timeout=120)[0]
+    assert again.returncode == 0, said
+    assert f"resuming from {known / 'checkpoint-3'}" in said
+    unbroken = weights(run("text-classification", **changes(tmp_path / "unbroken")))
+    assert_close(weights(tmp_path / "run"), unbroken, rtol=0, atol=0)
+    contract("R5", second_signals=1, second_slowest_s=seconds, different=0)
+
+
+def test_a_reader_of_rows_ends_by_its_parent_alone():
+    reader = multiprocessing.get_context("fork").Process(target=read_for_ever, daemon=True)
+    reader.start()
+    time.sleep(0.3)
+    subprocess.run(["kill", "-TERM", str(reader.pid)], check=True)
+    reader.join(0.5)
+    assert reader.exitcode is None
+    reader.terminate()
+    reader.join(5)
+    assert reader.exitcode == 143
+
+
+def read_for_ever() -> None:
+    leave_signals_to_the_parent(0)
+    while True:
+        time.sleep(1)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("to", ["group", "launcher"])
+def test_a_second_signal_ends_processes_that_wait_for_another_ones_step(begin, tmp_path, contract, to):
+    send = {"group": os.killpg, "launcher": os.kill}[to]  # as a terminal does, or a batch system
+    launched = begin("--profile", "cpu")  # rank 1 waits for rank 0 in a collective, where no handler of Python's runs
+    send(launched.pid, signal.SIGTERM)
+    waits(launched, ONE_WISH + 0.5)
+    sent = time.monotonic()
+    send(launched.pid, signal.SIGTERM)
+    said = ended(launched, 5)
+    seconds = time.monotonic() - sent
+
+    known = tmp_path / "run" / "checkpoints"
+    second = f"finetune: ended by a second SIGTERM: the same command goes on from {known / 'checkpoint-2'}."
+    assert [each for each in said.splitlines() if each.startswith("finetune: ")] == [FIRST, second]
+    assert checkpoints.steps(known)[-1] == 2
+    contract("R5", second_signals=1, second_slowest_s=seconds)
