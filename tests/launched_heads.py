@@ -1,5 +1,7 @@
 """Observe the steps of several recipes in the processes of one launch: FILE gets {recipe: steps}, and the world.
 
+The weights lie beside each recipe, as RECIPE.safetensors.
+
 accelerate launch --config_file accelerate_configs/cpu.yaml tests/launched_heads.py FILE RECIPE RECIPE …
 """
 
@@ -8,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from finetune.endings import leave_group
 from finetune.preparation import prepare
@@ -19,7 +22,9 @@ found, device = {}, torch.device("cpu")
 for path in sys.argv[2:]:
     seen = observe(prepare(Recipe.read(path)))
     device = seen.trainer.args.device
-    found[path] = {"steps": seen.steps, "weights": {name: float(each.sum()) for name, each in seen.weights.items()}}
+    found[path] = seen.steps
+    if ranks.rank() == 0:
+        save_file(seen.weights, Path(path).with_suffix(".safetensors"))
 world = int(ranks.summed(torch.ones(1), device)[0])
 if ranks.rank() == 0:
     Path(sys.argv[1]).write_text(json.dumps({"world": world, "found": found}))
