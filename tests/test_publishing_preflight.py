@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import hub_server
 import pytest
@@ -13,6 +15,7 @@ from finetune.cli import main
 from finetune.errors import UserError
 from finetune.publication import preflight
 from finetune.recipe import Recipe
+from finetune.tasks.text_classification import TextClassification
 
 REPO = "jane/made"
 PUBLISH = {"to": REPO, "license": "mit", "language": "en", "base_model": "jane/bert"}
@@ -155,6 +158,32 @@ def test_a_recipe_with_where_to_publish_publishes_when_it_is_trained(
     assert "model.safetensors" in files
     assert yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())["publish"]["to"] == REPO
     assert json.loads((tmp_path / "run/publish.json").read_text())["tag"] == "v1"
+
+
+def test_a_training_that_is_stopped_pushes_nothing_and_publishes_when_it_has_gone_on(
+    hub, sections, write_recipe, tmp_path, monkeypatch, contract
+):
+    monkeypatch.setattr(published, "check_published", lambda *given: {"same": True, "said": ""})
+    file = write_recipe(sections("text-classification", "whole", publish=PUBLISH))
+    loss, asked = TextClassification.loss, []
+
+    def stopped(self, *args):
+        asked.append(0)
+        if len(asked) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TextClassification, "loss", stopped)
+        assert main(["train", str(file)]) == 143
+
+    assert artefact.status(tmp_path / "run") != "finished"
+    assert not hub.repos["model", REPO].files()
+    assert not [path for method, path, _ in hub.requests if method in ("POST", "PUT") and REPO in path]
+    assert not hub.objects  # no weights either, of which no commit speaks yet
+    assert main(["train", str(file)]) == 0
+    assert "model.safetensors" in hub.repos["model", REPO].files()
+    contract("R5", pushed_when_stopped=0)
 
 
 @pytest.mark.parametrize("adapter", ["lora", "whole"])

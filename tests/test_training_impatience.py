@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from test_training_processes import ROOT
 from torch.testing import assert_close
@@ -57,26 +58,18 @@ def begin(sections, write_recipe, tmp_path, monkeypatch):
             process.wait()
 
 
-def ended(process: subprocess.Popen[str], limit: float) -> str:
-    """Return what a run has said; its end must come in time, and leave nobody of its session."""
+def ended(process: subprocess.Popen[str], limit: float, family: list[psutil.Process]) -> str:
+    """Return what a run has said; its end must come in time, and that of all that it has started."""
     assert process.wait(limit) == 143
     said = process.stdout.read()
     assert "Traceback" not in said, said[-6000:]
-    assert not of_session(process.pid)
+    assert not psutil.wait_procs(family, timeout=1)[1]
     return said
 
 
-def of_session(session: int) -> list[str]:
-    """Return the processes of a session that are there, by their names."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, rest = each.read_text().rsplit(")", 1)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-        state, _, _, of = rest.split()[:4]
-        if int(of) == session and state != "Z":
-            found.append(name)
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    found = psutil.Process(process.pid).children(recursive=True)
+    assert found  # a reader of rows at least
     return found
 
 
@@ -88,22 +81,24 @@ def waits(process: subprocess.Popen[str], seconds: float) -> None:
 def test_a_step_is_waited_for_and_saved_unless_a_second_signal_comes_later(begin, run, weights, tmp_path, contract):
     known = tmp_path / "run" / "checkpoints"
     patient = begin()
+    started = family(patient)
     for number in (signal.SIGTERM, signal.SIGINT):  # one wish, of a launcher and of a terminal
         os.killpg(patient.pid, number)  # its reader of rows too
         time.sleep(0.2)
     waits(patient, ONE_WISH + 0.3)
     (tmp_path / "hold").unlink()
-    said = ended(patient, 20)
+    said = ended(patient, 20, started)
     assert said.count(FIRST) == 1
     assert "finetune: stopped by SIGTERM after step 3 of 8" in said
     assert checkpoints.steps(known)[-1] == 3
 
     hasty = begin()
+    started = family(hasty)
     os.kill(hasty.pid, signal.SIGTERM)
     waits(hasty, ONE_WISH + 0.3)
     sent = time.monotonic()
     os.kill(hasty.pid, signal.SIGINT)
-    said = ended(hasty, 2)
+    said = ended(hasty, 2, started)
     seconds = time.monotonic() - sent
     assert (
         f"{FIRST}\nfinetune: ended by a second SIGINT: the same command goes on from {known / 'checkpoint-3'}." in said
@@ -143,11 +138,12 @@ def read_for_ever() -> None:
 def test_a_second_signal_ends_processes_that_wait_for_another_ones_step(begin, tmp_path, contract, to):
     send = {"group": os.killpg, "launcher": os.kill}[to]  # as a terminal does, or a batch system
     launched = begin("--profile", "cpu")  # rank 1 waits for rank 0 in a collective, where no handler of Python's runs
+    started = family(launched)
     send(launched.pid, signal.SIGTERM)
     waits(launched, ONE_WISH + 0.5)
     sent = time.monotonic()
     send(launched.pid, signal.SIGTERM)
-    said = ended(launched, 5)
+    said = ended(launched, 5, started)
     seconds = time.monotonic() - sent
 
     known = tmp_path / "run" / "checkpoints"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 
 import forking
 import kinds
+import psutil
 
 from finetune.training import checkpoints
 
@@ -28,12 +28,13 @@ def trial(home: Path, folder: Path, cell: tuple[str, int], moment: str, expected
           draw: random.Random) -> dict[str, Any]:  # fmt: skip
     """Stop one run once, let it go on, and say how it ended."""
     kind, processes = cell
-    recipe = kinds.recipe(home, folder, kind, processes)
+    recipe = kinds.recipe(home, folder, kind, processes, dataloader_num_workers=1)
     running = forking.start(["train", str(recipe)], processes, folder / "log")
     at = draw.randint(2, 20)
     running.listen(60, lambda said: said[0] == 0 and said[1] == moment and said[2] >= at)
     rank, number = draw.choice([None, *range(processes)]), draw.choice([signal.SIGTERM, signal.SIGINT])
     running.listen(draw.uniform(0, 0.02))
+    readers = [each for pid in running.pids for each in psutil.Process(pid).children(recursive=True)]
     sent, reached = time.monotonic(), running.last("step")
     running.signal(number, rank)
     codes = running.wait(60)
@@ -45,7 +46,7 @@ def trial(home: Path, folder: Path, cell: tuple[str, int], moment: str, expected
     log = (folder / "log").read_text()
     found["one_line"] = log.count("finetune: stopped by SIG") == 1 and "Traceback" not in log
     found["committed_last"] = step == running.last("step")
-    found["orphans"] = sum(Path(f"/proc/{pid}").exists() for pid in running.pids)
+    found["readers"], found["orphans"] = len(readers), len(psutil.wait_procs(readers, timeout=1)[1])
     again = forking.start(["train", str(recipe)], processes, folder / "log")
     found["ended"] = again.wait()
     mine = forking.fingerprint(folder / "run") if not any(found["ended"]) else {}
@@ -86,7 +87,7 @@ def main() -> None:
             shutil.rmtree(folder)
     figures = {
         "stops": len(trials), "bad": [each for each in trials if not good(each)], "seed": given.seed,
-        "slowest": max(each["seconds"] for each in trials), "pid": os.getpid(),
+        "slowest": max(each["seconds"] for each in trials), "readers": sum(each["readers"] for each in trials),
     }  # fmt: skip
     given.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

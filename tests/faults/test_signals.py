@@ -24,7 +24,8 @@ def test_a_signal_to_any_process_saves_and_ends_with_143_and_the_run_goes_on(tmp
 
     assert not found["bad"]
     assert found["stops"] == 20
-    contract("R5", stops=found["stops"], bad=0, slowest_s=found["slowest"])
+    assert found["readers"] >= 10 * processes  # of which none was left; an epoch may just have ended
+    contract("R5", stops=found["stops"], bad=0, readers=found["readers"], orphans=0, slowest_s=found["slowest"])
 
 
 def children(pid: int) -> list[int]:
