@@ -52,14 +52,15 @@ def test_runs_that_are_killed_at_random_instants_end_with_the_bits_of_unbroken_o
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("kind", "every"), [("lora", 2), ("gan", 5)])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("kind", "every"), [("lora", 1), ("gan", 5)])
 def test_death_at_any_write_of_a_save_costs_no_checkpoint_and_no_bit(tmp_path, contract, kind, every):
     output = tmp_path / "figures.json"
     process = begin("writes.py", str(tmp_path), kind, "--every", str(every), "--output", str(output))
-    found = figures(process, output, 290)
+    found = figures(process, output, 850)
 
     assert found["deaths"] > 40
     assert not found["lost"]
     assert not found["crashes"]
     assert not found["different"]
-    contract("R1", deaths_at_a_write=found["deaths"], different=0)
+    contract("R1", deaths_at_a_write=found["deaths"], resumed=found["deaths"] // every, different=0)
