@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from families import family, left
 from test_training_processes import ROOT
 from torch.testing import assert_close
 
@@ -58,19 +59,16 @@ def begin(sections, write_recipe, tmp_path, monkeypatch):
             process.wait()
 
 
-def ended(process: subprocess.Popen[str], limit: float, family: list[psutil.Process]) -> str:
-    """Return what a run has said; its end must come in time, and that of all that it has started."""
+def ended(process: subprocess.Popen[str], limit: float, started: list[psutil.Process]) -> tuple[str, float]:
+    """Return what a run has said and the seconds to its end; all that it has started must have ended too."""
+    asked = time.monotonic()
     assert process.wait(limit) == 143
+    seconds = time.monotonic() - asked
     said = process.stdout.read()
     assert "Traceback" not in said, said[-6000:]
-    assert not psutil.wait_procs(family, timeout=1)[1]
-    return said
-
-
-def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    found = psutil.Process(process.pid).children(recursive=True)
-    assert found  # a reader of rows at least
-    return found
+    assert started  # a reader of rows at least
+    assert not left(started)
+    return said, seconds
 
 
 def waits(process: subprocess.Popen[str], seconds: float) -> None:
@@ -81,25 +79,23 @@ def waits(process: subprocess.Popen[str], seconds: float) -> None:
 def test_a_step_is_waited_for_and_saved_unless_a_second_signal_comes_later(begin, run, weights, tmp_path, contract):
     known = tmp_path / "run" / "checkpoints"
     patient = begin()
-    started = family(patient)
+    started = family(patient.pid)
     for number in (signal.SIGTERM, signal.SIGINT):  # one wish, of a launcher and of a terminal
         os.killpg(patient.pid, number)  # its reader of rows too
         time.sleep(0.2)
     waits(patient, ONE_WISH + 0.3)
     (tmp_path / "hold").unlink()
-    said = ended(patient, 20, started)
+    said, _ = ended(patient, 20, started)
     assert said.count(FIRST) == 1
     assert "finetune: stopped by SIGTERM after step 3 of 8" in said
     assert checkpoints.steps(known)[-1] == 3
 
     hasty = begin()
-    started = family(hasty)
+    started = family(hasty.pid)
     os.kill(hasty.pid, signal.SIGTERM)
     waits(hasty, ONE_WISH + 0.3)
-    sent = time.monotonic()
     os.kill(hasty.pid, signal.SIGINT)
-    said = ended(hasty, 2, started)
-    seconds = time.monotonic() - sent
+    said, seconds = ended(hasty, 2, started)
     assert (
         f"{FIRST}\nfinetune: ended by a second SIGINT: the same command goes on from {known / 'checkpoint-3'}." in said
     )
@@ -138,13 +134,11 @@ def read_for_ever() -> None:
 def test_a_second_signal_ends_processes_that_wait_for_another_ones_step(begin, tmp_path, contract, to):
     send = {"group": os.killpg, "launcher": os.kill}[to]  # as a terminal does, or a batch system
     launched = begin("--profile", "cpu")  # rank 1 waits for rank 0 in a collective, where no handler of Python's runs
-    started = family(launched)
+    started = family(launched.pid)
     send(launched.pid, signal.SIGTERM)
     waits(launched, ONE_WISH + 0.5)
-    sent = time.monotonic()
     send(launched.pid, signal.SIGTERM)
-    said = ended(launched, 5, started)
-    seconds = time.monotonic() - sent
+    said, seconds = ended(launched, 5, started)
 
     known = tmp_path / "run" / "checkpoints"
     second = f"finetune: ended by a second SIGTERM: the same command goes on from {known / 'checkpoint-2'}."

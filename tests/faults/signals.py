@@ -17,7 +17,7 @@ from typing import Any
 
 import forking
 import kinds
-import psutil
+from families import family, left
 
 from finetune.training import checkpoints
 
@@ -34,7 +34,7 @@ def trial(home: Path, folder: Path, cell: tuple[str, int], moment: str, expected
     running.listen(60, lambda said: said[0] == 0 and said[1] == moment and said[2] >= at)
     rank, number = draw.choice([None, *range(processes)]), draw.choice([signal.SIGTERM, signal.SIGINT])
     running.listen(draw.uniform(0, 0.02))
-    readers = [each for pid in running.pids for each in psutil.Process(pid).children(recursive=True)]
+    readers = family(*running.pids)
     sent, reached = time.monotonic(), running.last("step")
     running.signal(number, rank)
     codes = running.wait(60)
@@ -46,7 +46,7 @@ def trial(home: Path, folder: Path, cell: tuple[str, int], moment: str, expected
     log = (folder / "log").read_text()
     found["one_line"] = log.count("finetune: stopped by SIG") == 1 and "Traceback" not in log
     found["committed_last"] = step == running.last("step")
-    found["readers"], found["orphans"] = len(readers), len(psutil.wait_procs(readers, timeout=1)[1])
+    found["readers"], found["orphans"] = len(readers), len(left(readers))
     again = forking.start(["train", str(recipe)], processes, folder / "log")
     found["ended"] = again.wait()
     mine = forking.fingerprint(folder / "run") if not any(found["ended"]) else {}
