@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+import tiny_gan
 import torch
 from test_training_resume import killed_after
 from tiny_training import SGD, rows, trainer, weights
@@ -57,11 +58,11 @@ def test_no_step_is_taken_on_a_number_that_is_not_finite(tmp_path, contract, sou
 
     assert caught.value.exit_code == 3
     assert run.state.global_step == (step if source == "rate" else step - 1)  # a rate ruins what the step leaves
-    if source != "rate":
-        found = json.loads((tmp_path / "nonfinite.json").read_text())
-        assert found["step"] == step
-        assert found["row_ids"] == [f"numbers.csv:{step + 1}"]
-        assert f"numbers.csv:{step + 1} (" in str(caught.value)
+    found = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert found["step"] == step
+    assert found["row_ids"] == [f"numbers.csv:{step + 1}"]
+    assert f"numbers.csv:{step + 1} (" in str(caught.value)
+    assert ("the step was not taken" in str(caught.value)) == (source != "rate")
     kept = [int(path.name.split("-")[1]) for path in (tmp_path / "checkpoints").glob("checkpoint-*")]
     assert sorted(kept) == list(range(1, step))  # none of what follows
     assert all(abs(each) < float("inf") for row in run.history for each in row.values())
@@ -72,8 +73,29 @@ def test_weights_that_the_last_step_ruins_are_not_saved_where_nothing_is_saved_o
     run = trainer(tmp_path, train=rows(4), save_strategy="no", **PLAIN)
     run.add_callback(Change(run, 4, "rate", float("inf")))
 
-    with pytest.raises(CheckFailed, match="step 4: the weights are no longer finite"):
+    with pytest.raises(CheckFailed, match="step 4: the weights are no longer finite numbers; the step was taken"):
         run.train()
+    assert json.loads((tmp_path / "nonfinite.json").read_text())["row_ids"] == ["numbers.csv:5"]
+
+
+@pytest.mark.parametrize(
+    ("named", "network"),
+    [
+        ("the weights", lambda run: run.model),
+        ("the discriminator's weights", lambda run: run.discriminator),
+        ("the averaged weights", lambda run: run.average.network),
+    ],
+    ids=["generator", "discriminator", "average"],
+)
+def test_no_checkpoint_of_a_game_holds_a_number_that_is_not_finite(tmp_path, contract, named, network):
+    run = tiny_gan.trainer(tiny_gan.NORMED, tmp_path, **tiny_gan.ADAM, max_steps=1)
+    run.train()
+    [each for each in network(run).state_dict().values() if each.is_floating_point()][-1].view(-1)[0] = float("nan")
+
+    with pytest.raises(CheckFailed, match=rf"step 1: {named} are no longer finite numbers; .* Its batch: images\.npz:"):
+        run._save_checkpoint(run.model, None)
+    assert not (tmp_path / "checkpoints").exists()
+    contract("R7", injected=1)
 
 
 @pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])

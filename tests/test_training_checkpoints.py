@@ -63,13 +63,16 @@ def _flipped(file):
     file.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("damage", [_missing, _empty, _cut, _flipped])
+DAMAGES = {"missing": _missing, "empty": _empty, "cut": _cut, "flipped": _flipped}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_checkpoint_is_passed_over_and_said(three, tmp_path, capsys, contract, name, damage):
     folder = tmp_path / "checkpoints"
     shutil.copytree(three / "checkpoints", folder)
     assert checkpoints.last_good(folder) == folder / "checkpoint-3"
-    damage(folder / "checkpoint-3" / name)
+    DAMAGES[damage](folder / "checkpoint-3" / name)
 
     assert checkpoints.last_good(folder) == folder / "checkpoint-2"
     said = capsys.readouterr().out

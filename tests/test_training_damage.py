@@ -1,4 +1,4 @@
-"""Lines R2 and R11: checkpoints whose manifest is right and whose content is not; and which ones are removed."""
+"""Lines R2 and R11: checkpoints whose files, or whose content alone, are not right; and which ones are removed."""
 
 from __future__ import annotations
 
@@ -8,25 +8,60 @@ import shutil
 import stat
 
 import pytest
+import tiny_gan
 import torch
 from safetensors.torch import load_file, save_file
+from test_training_checkpoints import DAMAGES
 from tiny_training import model, rows, trainer
 from torch.testing import assert_close
 
 from finetune.errors import CheckFailed
-from finetune.training import checkpoints
+from finetune.training import checkpoints, packing
+
+EVERY = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 5}
 
 
-def made(folder, adapter):
-    return trainer(folder, train=rows(24), network=model(adapter=adapter), num_train_epochs=1, save_strategy="steps",
-                   save_steps=1, save_total_limit=5)  # fmt: skip
+def classifier(folder, adapter=False):
+    return trainer(folder, train=rows(24), network=model(adapter=adapter), num_train_epochs=1, **EVERY)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["whole", "lora"])
-def three(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("three")
-    made(folder, request.param).train()
-    return folder, request.param
+def game(folder):
+    return tiny_gan.trainer(tiny_gan.NORMED, folder, **tiny_gan.ADAM, **EVERY, max_steps=3)
+
+
+MADE = {"whole": classifier, "lora": lambda folder: classifier(folder, adapter=True), "gan": game}
+PLACES = [
+    ("whole", "model"),
+    ("lora", "trained"),
+    ("gan", "model"),
+    ("gan", "discriminator/model"),
+    ("gan", "average"),
+]
+every_network = pytest.mark.parametrize(("kind", "place"), PLACES)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Return a function that gives the run of a kind, with the checkpoints of its three steps."""
+    known = {}
+
+    def of(kind):
+        if kind not in known:
+            known[kind] = tmp_path_factory.mktemp("three")
+            MADE[kind](known[kind]).train()
+        return known[kind]
+
+    return of
+
+
+def changed(path, place, change):
+    """Write the weights of a checkpoint anew."""
+    file = path / f"{place}.safetensors"
+    if packing.has_state(path, place):
+        packing.write_state(path, place, change(packing.read_state(path, place)))
+    else:
+        save_file(change(load_file(file)), file)
+    sealed(path)
 
 
 def sealed(path):
@@ -58,7 +93,8 @@ def reshaped(held):
 def filled(value, all_of_it):
     def change(held):
         changed = {name: each.clone() for name, each in held.items()}
-        for each in changed.values() if all_of_it else [list(changed.values())[-1]]:
+        floats = [each for each in changed.values() if each.is_floating_point()]
+        for each in floats if all_of_it else floats[-1:]:
             each.view(-1)[0 if not all_of_it else slice(None)] = value
         return changed
 
@@ -77,34 +113,88 @@ CONTENT = {
 
 
 @pytest.mark.parametrize("name", CONTENT)
-def test_weights_that_cannot_be_right_are_passed_over_though_their_manifest_is(three, tmp_path, capsys, contract, name):
-    folder, adapter = three
-    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
-    path = tmp_path / "checkpoints" / "checkpoint-3"
-    file = next(each for each in path.glob("*.safetensors") if each.stem in ("model", "trained"))
-    save_file(CONTENT[name](load_file(file)), file)
-    sealed(path)
-    run = made(tmp_path, adapter)
-    run.train(resume_from_checkpoint=True)
+@every_network
+def test_weights_that_cannot_be_right_are_passed_over_though_their_manifest_is(
+    three, tmp_path, capsys, contract, kind, place, name
+):
+    shutil.copytree(three(kind) / "checkpoints", tmp_path / "checkpoints")
+    changed(tmp_path / "checkpoints" / "checkpoint-3", place, CONTENT[name])
+    MADE[kind](tmp_path).train(resume_from_checkpoint=True)
 
     said = capsys.readouterr().out
     assert said.count("checkpoint-3 is damaged and passed over") == 1
     assert f"resuming from {tmp_path / 'checkpoints' / 'checkpoint-2'}\n" in said
-    held, expected = (load_file(each / "checkpoints/checkpoint-3" / file.name) for each in (tmp_path, folder))
-    assert_close(held, expected, rtol=0, atol=0)
+    for _, each in [pair for pair in PLACES if pair[0] == kind]:
+        file = f"checkpoints/checkpoint-3/{each}.safetensors"
+        assert_close(load_file(tmp_path / file), load_file(three(kind) / file), rtol=0, atol=0)
     contract("R2", damaged=1, passed_over=1)
 
 
-def test_when_no_checkpoint_can_be_loaded_the_run_does_not_start_anew(three, tmp_path):
-    folder, adapter = three
-    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
-    for path in (tmp_path / "checkpoints").iterdir():
-        file = next(each for each in path.glob("*.safetensors") if each.stem in ("model", "trained"))
-        save_file(renamed(load_file(file)), file)
-        sealed(path)
+@every_network
+def test_weights_that_were_cut_before_they_were_hashed_are_passed_over(three, tmp_path, capsys, kind, place):
+    shutil.copytree(three(kind) / "checkpoints", tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints" / "checkpoint-3"
+    DAMAGES["cut"](path / f"{place}.safetensors")
+    sealed(path)
+    MADE[kind](tmp_path).train(resume_from_checkpoint=True)
 
-    with pytest.raises(CheckFailed, match=r"checkpoint-3 cannot be loaded: it is of another model"):
-        made(tmp_path, adapter).train(resume_from_checkpoint=True)
+    assert f"damaged and passed over: {place.split('/')[-1]}.safetensors cannot be read" in capsys.readouterr().out
+
+
+@every_network
+def test_when_no_checkpoint_can_be_loaded_the_run_does_not_start_anew(three, tmp_path, kind, place):
+    shutil.copytree(three(kind) / "checkpoints", tmp_path / "checkpoints")
+    for path in (tmp_path / "checkpoints").iterdir():
+        changed(path, place, renamed)
+
+    with pytest.raises(CheckFailed, match=r"checkpoint-3.* cannot be loaded: it is of another model"):
+        MADE[kind](tmp_path).train(resume_from_checkpoint=True)
+
+
+def of_two_processes(folder):
+    """Write checkpoints with a part of each of two processes."""
+    for step in (2, 3):
+        stage = checkpoints.open_stage(folder / "checkpoints", step, 0)
+        for process in (0, 1):
+            packing.write_state(stage, f"process-{process}", {"torch": torch.get_rng_state(), "step": step})
+        checkpoints.commit(folder / "checkpoints", step, {"stamp": {}, "processes": 2})
+
+
+PLAYER = ("model.safetensors", "optimizer.json", "optimizer.safetensors", "schedule.json")
+OTHERS = {  # files that a checkpoint of one process that trains one whole model has not
+    "lora": ("trained.safetensors",),
+    "gan": ("average.json", "average.safetensors", *(f"discriminator/{name}" for name in PLAYER)),
+    "two processes": tuple(f"process-{process}.{end}" for process in (0, 1) for end in ("json", "safetensors")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in OTHERS.items() for name in names])
+def test_a_damaged_file_of_an_adapter_a_game_or_another_process_is_passed_over(
+    three, tmp_path, capsys, contract, kind, name, damage
+):
+    folder = tmp_path / "checkpoints"
+    if kind in MADE:
+        shutil.copytree(three(kind) / "checkpoints", folder)
+    else:
+        of_two_processes(tmp_path)
+    assert checkpoints.last_good(folder) == folder / "checkpoint-3"
+    DAMAGES[damage](folder / "checkpoint-3" / name)
+
+    assert checkpoints.last_good(folder) == folder / "checkpoint-2"
+    said = capsys.readouterr().out
+    assert said.startswith(f"{folder / 'checkpoint-3'} is damaged and passed over: {name} ")
+    assert said.count("\n") == 1
+    contract("R2", damaged=1, passed_over=1)
+
+
+def test_these_are_all_files_that_a_game_has_besides_those_of_one_model(three):
+    path = three("gan") / "checkpoints" / "checkpoint-3"
+    whole = {each.name for each in (three("whole") / "checkpoints" / "checkpoint-3").iterdir()}
+
+    found = {each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file()}
+    assert found - whole == set(OTHERS["gan"])
+    assert "trained.safetensors" in {each.name for each in (three("lora") / "checkpoints/checkpoint-3").iterdir()}
 
 
 def test_rotation_never_removes_the_best_the_last_or_the_only_good_one(tmp_path, contract):

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import SaveStrategy, TrainOutput
 
 from finetune.artefact import CHECKPOINTS
-from finetune.errors import CheckFailed, FinetuneError, UserError
+from finetune.errors import FinetuneError, UserError
 from finetune.foreign.adapters import bind
 from finetune.training import checkpoints, ranks, saved_state, stamps
 from finetune.training.options import TrainOptions
@@ -99,7 +98,10 @@ class Checkpointed(transformers.Trainer):
     def _fits(self, path: Path) -> None:
         """Raise ValueError when the weights of a checkpoint of this recipe cannot be this model's."""
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled or stamps.differences(path, self.stamp)):
-            saved_state.read_weights(path, self._network)
+            self._check_weights(path)
+
+    def _check_weights(self, path: Path) -> None:
+        saved_state.read_weights(path, self._network)
 
     def _together(self, work: Callable[[], Any], everywhere: bool = False) -> None:
         """Do this on process 0, or on all; wait for all; raise on every process what failed on one."""
@@ -182,7 +184,6 @@ class Checkpointed(transformers.Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.store_flos()
         step = self.state.global_step
-        self._refuse_broken_weights(step)
         stage = checkpoints.stage_path(self.checkpoints, step)
         facts = {"stamp": self.stamp, "processes": self.args.world_size, "changes": self.changes}
         try:
@@ -201,12 +202,6 @@ class Checkpointed(transformers.Trainer):
     def _rotate(self) -> None:
         most, best = self.args.save_total_limit, self.state.best_global_step
         self._together(lambda: checkpoints.rotate(self.checkpoints, most, best))
-
-    def _refuse_broken_weights(self, step: int) -> None:
-        trained = (each for each in self.model.parameters() if each.requires_grad)
-        broken = not all(bool(torch.isfinite(each.detach()).all()) for each in trained)
-        if ranks.any_of(broken, self.args.device):
-            raise CheckFailed(f"step {step}: the weights are no longer finite numbers; lower train.learning_rate.")
 
     def _bytes_needed(self) -> int:
         return saved_state.size(self._network, self.optimizer, self.args.optim)

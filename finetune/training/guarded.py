@@ -1,11 +1,13 @@
 """A trainer that takes no step in which a number is not finite: it stops, or leaves a few of them out.
 
-Overridden: train (weights that are no longer finite end it), _get_grad_norm (the last look before a step).
+Overridden: train and _save_checkpoint (weights that are no longer finite end it, and are never saved), _get_grad_norm
+(the last look before a step).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from finetune.errors import UserError
 from finetune.training import nonfinite, ranks
 from finetune.training.options import TrainOptions
+from finetune.training.saved_state import trained_state
 from finetune.training.stopping import Stoppable
 
 
@@ -54,8 +57,26 @@ class Guarded(Stoppable):
         """See `Stoppable.train`; CheckFailed when the last step's weights are no longer finite."""
         nonfinite.clear(self.args)
         result = super().train(*args, **kwargs)
-        self._refuse_broken_weights(self.state.global_step)  # no further loss would show it
+        self._refuse_broken_weights()  # no further loss would show it
         return result
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._refuse_broken_weights()
+        super()._save_checkpoint(model, trial)
+
+    def _weights(self) -> dict[str, Iterable[Tensor]]:
+        """Return what a checkpoint holds of the networks, by what to call it."""
+        return {"the weights": trained_state(self._network).values()}
+
+    def _refuse_broken_weights(self) -> None:
+        """Stop, naming the rows of the last step, where it has left a weight that is no longer finite."""
+        for name, weights in self._weights().items():
+            # of a parameter that ZeRO-3 has split, each process has its share, and nothing else
+            shares = (getattr(each, "ds_tensor", each).detach() for each in weights)
+            if ranks.any_of(not all(bool(torch.isfinite(each).all()) for each in shares), self.args.device):
+                rows = [each.row_ids for each in self._carried if not each.stand_in]
+                what = f"{name} are no longer finite numbers"
+                nonfinite.report(self.args, self.state.global_step, what, rows, self.skipped, nonfinite.TAKEN)
 
     def _go_on(self) -> None:
         self.skipped.go_on((self._part or {}).get("left_out", []))
@@ -75,7 +96,11 @@ class Guarded(Stoppable):
             rows = [each.row_ids for each, bad in zip(self._carried, broken, strict=False) if bad or not found[0]]
             what = f"the {'loss' if found[0] else 'gradient'} is not a finite number"
             if self.skipped.is_full:
-                nonfinite.report(self.args, self.state.global_step + 1, what, rows, self.skipped, self.left)
+                # DeepSpeed has stepped by the time there is a norm, but for a step that it skips itself
+                stepped = self.is_deepspeed_enabled and norm is not None
+                taken = stepped and not self.accelerator.optimizer_step_was_skipped
+                left = nonfinite.TAKEN if taken else self.left
+                nonfinite.report(self.args, self.state.global_step + 1, what, rows, self.skipped, left)
             self.skipped.add(self.state.global_step + 1, what, rows)
             self._leave_out()
 

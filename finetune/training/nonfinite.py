@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FILE = "nonfinite.json"
 SHOWN = 5  # rows named in the message; all are in the file
 WHOLE = "the step was not taken"
+TAKEN = "the step was taken, and is in no checkpoint"
 
 
 def clear(args: TrainingArguments) -> None:
@@ -42,7 +43,7 @@ def report(
         what: is wrong, as a clause.
         row_ids: of this process's micro-batches at fault; [] when another process has them.
         skipped: what was left out before.
-        left: what of the step was not taken, as a clause.
+        left: what of the step was not taken, or that it was, as a clause.
 
     Raises:
         CheckFailed: always.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,10 +30,21 @@ def write_state(folder: Path, name: str, state: Any) -> None:
 
 
 def read_state(folder: Path, name: str) -> Any:
-    """Read what `write_state` wrote, types and all; tensors come back on the CPU."""
+    """Read what `write_state` wrote, types and all; tensors come back on the CPU.
+
+    Raises:
+        ValueError: a tensor that it speaks of is not there.
+    """
     tree = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    file = folder / f"{name}.safetensors"
-    return _restored(tree, load_file(file) if file.exists() else {})
+    return _restored(tree, read_tensors(folder / f"{name}.safetensors"))
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, none where there is no file; ValueError when it is damaged."""
+    try:
+        return load_file(file) if file.exists() else {}
+    except SafetensorError as error:
+        raise ValueError(f"{file.name} cannot be read ({error})") from error
 
 
 def has_state(folder: Path, name: str) -> bool:
@@ -77,6 +89,8 @@ def _restored(tree: Tree, tensors: dict[str, Tensor]) -> Any:
     if kind == "float":
         return float(content)
     if kind == "tensor":
+        if content not in tensors:
+            raise ValueError(f"{content} is missing")
         return tensors[content]
     if kind == "array":
         return _restored(content, tensors).numpy().view(tree[2])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from finetune.errors import CheckFailed
+from finetune.training.packing import read_tensors
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -58,8 +61,7 @@ def check_weights(held: dict[str, Tensor], live: dict[str, Tensor]) -> None:
 
 def read_weights(folder: Path, model: nn.Module) -> dict[str, Tensor]:
     """Return what `save_weights` wrote; ValueError says why it does not fit the model."""
-    file = folder / _file(model)
-    held = load_file(file) if file.exists() else {}
+    held = read_tensors(folder / _file(model))
     check_weights(held, trained_state(model))
     return held
 
@@ -67,13 +69,20 @@ def read_weights(folder: Path, model: nn.Module) -> dict[str, Tensor]:
 def load_weights(folder: Path, model: nn.Module) -> None:
     """Put what `save_weights` wrote back in place; CheckFailed when it does not fit."""
     live = trained_state(model)
-    try:
+    with fitting(folder):
         held = read_weights(folder, model)
-    except ValueError as error:
-        raise CheckFailed(f"{folder} cannot be loaded: {error}.") from error
     with torch.no_grad():
         for name, tensor in live.items():
             tensor.copy_(held[name])
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Turn what says that a checkpoint's weights do not fit into CheckFailed."""
+    try:
+        yield
+    except ValueError as error:
+        raise CheckFailed(f"{folder} cannot be loaded: {error}.") from error
 
 
 def _file(model: nn.Module) -> str:

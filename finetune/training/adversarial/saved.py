@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from finetune.training import checkpoints
 from finetune.training.packing import read_state, write_state
-from finetune.training.saved_state import load_weights, save_weights, trained_state
+from finetune.training.saved_state import (
+    check_weights,
+    fitting,
+    load_weights,
+    read_weights,
+    save_weights,
+    trained_state,
+)
 
 if TYPE_CHECKING:
     from finetune.training.adversarial.trainer import AdversarialTrainer
@@ -40,11 +48,34 @@ def _bytes(network: nn.Module) -> int:
     return sum(each.nbytes for each in network.state_dict().values())
 
 
+def weights(trainer: AdversarialTrainer) -> dict[str, Iterable[Tensor]]:
+    """Return what a checkpoint holds of the other player and the average, by what to call it."""
+    held: dict[str, Iterable[Tensor]] = {"the discriminator's weights": trained_state(trainer.discriminator).values()}
+    if trainer.average is not None:
+        held["the averaged weights"] = trainer.average.network.state_dict().values()
+    return held
+
+
+def check_networks(trainer: AdversarialTrainer, path: Path) -> None:
+    """Raise ValueError when a checkpoint's discriminator or average cannot be this game's."""
+    read_weights(path / FOLDER, trainer.discriminator)
+    if trainer.average is not None:
+        _read_average(path, trainer.average.network)
+
+
 def read_networks(trainer: AdversarialTrainer, path: Path) -> None:
-    """Put the discriminator and the average of a checkpoint back in place."""
+    """Put the discriminator and the average of a checkpoint back in place; CheckFailed when they do not fit."""
     load_weights(path / FOLDER, trainer.discriminator)
     if trainer.average is not None:
-        trainer.average.network.load_state_dict(read_state(path, AVERAGE))
+        with fitting(path):
+            held = _read_average(path, trainer.average.network)
+        trainer.average.network.load_state_dict(held)
+
+
+def _read_average(path: Path, network: nn.Module) -> dict[str, Tensor]:
+    held: dict[str, Tensor] = read_state(path, AVERAGE)
+    check_weights(held, network.state_dict())
+    return held
 
 
 def read_optimizer(trainer: AdversarialTrainer, path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from finetune.errors import CheckFailed
 from finetune.models.gan import attach
 from finetune.training import batching, ranks, stamps
 from finetune.training.adversarial import saved, still
@@ -236,10 +235,12 @@ class AdversarialTrainer(Trainer):
     def _bytes_needed(self) -> int:
         return super()._bytes_needed() + saved.size(self)
 
-    def _refuse_broken_weights(self, step: int) -> None:
-        super()._refuse_broken_weights(step)
-        if not all(bool(torch.isfinite(each).all()) for each in self.discriminator.parameters()):
-            raise CheckFailed(f"step {step}: the discriminator is no longer finite; lower its learning rate.")
+    def _weights(self) -> dict[str, Iterable[Tensor]]:
+        return {**super()._weights(), **saved.weights(self)}
+
+    def _check_weights(self, path: Path) -> None:
+        super()._check_weights(path)
+        saved.check_networks(self, path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
