@@ -123,7 +123,7 @@ def test_a_kill_at_any_write_loses_no_committed_checkpoint(three, tmp_path, monk
             stage = checkpoints.open_stage(folder, step, 0)
             packing.write_state(stage, "state", {"step": step})
             checkpoints.commit(folder, step, {"stamp": {}})
-            checkpoints.rotate(folder, 2, best=1)
+            checkpoints.rotate(folder, 2, best=1, good=step)
     except Killed:
         pass
     monkeypatch.undo()

@@ -12,6 +12,7 @@ import tiny_gan
 import torch
 from safetensors.torch import load_file, save_file
 from test_training_checkpoints import DAMAGES
+from test_training_resume import killed_after
 from tiny_training import model, rows, trainer
 from torch.testing import assert_close
 
@@ -180,6 +181,7 @@ def test_a_damaged_file_of_an_adapter_a_game_or_another_process_is_passed_over(
         of_two_processes(tmp_path)
     assert checkpoints.last_good(folder) == folder / "checkpoint-3"
     DAMAGES[damage](folder / "checkpoint-3" / name)
+    capsys.readouterr()
 
     assert checkpoints.last_good(folder) == folder / "checkpoint-2"
     said = capsys.readouterr().out
@@ -197,45 +199,66 @@ def test_these_are_all_files_that_a_game_has_besides_those_of_one_model(three):
     assert "trained.safetensors" in {each.name for each in (three("lora") / "checkpoints/checkpoint-3").iterdir()}
 
 
+def committed(folder, step):
+    packing.write_state(checkpoints.open_stage(folder, step, 0), "state", {"step": step})
+    checkpoints.commit(folder, step, {"stamp": {}})
+
+
 def test_rotation_never_removes_the_best_the_last_or_the_only_good_one(tmp_path, contract):
     chooser = random.Random(0)
-    removed = 0
+    removed = damaged = 0
     for number in range(500):
         folder = tmp_path / str(number)
-        keep, best, written, step = chooser.choice([None, 0, 1, 2, 3, 4]), None, set(), 0
+        keep, best, step = chooser.choice([None, 0, 1, 2, 3, 4]), None, 0
         for _ in range(chooser.randint(1, 8)):
+            if chooser.random() < 0.3 and (found := checkpoints.steps(folder)):
+                path = checkpoints.checkpoint_path(folder, chooser.choice(found))
+                file = path / chooser.choice(["state.json", "manifest.json"])
+                if file.is_file() and file.stat().st_size:
+                    DAMAGES[chooser.choice([*DAMAGES])](file)
+                    damaged += 1
+            if chooser.random() < 0.4:  # a resume, after which damaged ones may be the newer ones
+                good = checkpoints.last_good(folder)
+                step = 0 if good is None else int(good.name.rpartition("-")[2])
             step += chooser.randint(1, 9)
-            if written and chooser.random() < 0.2:
-                step = max(written) - chooser.choice([0, 1])  # again, after a resume
-            checkpoints.open_stage(folder, step, 0)
-            checkpoints.commit(folder, step, {"stamp": {}})
-            for later in [each for each in checkpoints.steps(folder) if each > step]:
-                shutil.rmtree(checkpoints.checkpoint_path(folder, later))
-            written = {*checkpoints.steps(folder)}
+            committed(folder, step)
+            written = set(checkpoints.steps(folder))
             best = step if chooser.random() < 0.3 else best if best in written else None
-            checkpoints.rotate(folder, keep, best)
-            left = set(checkpoints.steps(folder))
+            checkpoints.rotate(folder, keep, best, step)
+            left, spared = set(checkpoints.steps(folder)), {step, best, max(written)} - {None}
             removed += len(written - left)
-            assert step in left
-            assert best is None or best in left
-            assert len(left) == min(len(written), max(keep, len({step, best} - {None}))) if keep else left == written
-            assert all(old < new for old in written - left for new in left - {best})
-            good = checkpoints.last_good(folder)
-            assert good == checkpoints.checkpoint_path(folder, step)
+            assert spared <= left
+            assert len(left) == min(len(written), max(keep, len(spared))) if keep else left == written
+            assert all(old < new for old in written - left for new in left - spared)
+            assert checkpoints.read_manifest(checkpoints.checkpoint_path(folder, step))["step"] == step
         assert not list(folder.glob(".*"))
         shutil.rmtree(folder)
-    contract("R11", sequences=500, removed=removed, wrong=0)
+    contract("R11", sequences=500, damaged=damaged, removed=removed, wrong=0)
 
 
-def test_of_several_checkpoints_the_only_good_one_outlives_damaged_newer_ones(tmp_path, contract):
+def test_of_several_checkpoints_the_only_good_one_outlives_damaged_newer_ones(tmp_path, monkeypatch, contract):
     for step in (1, 2, 3):
-        checkpoints.open_stage(tmp_path, step, 0)
-        checkpoints.commit(tmp_path, step, {"stamp": {}})
+        committed(tmp_path, step)
     for step in (2, 3):
-        (tmp_path / f"checkpoint-{step}" / "manifest.json").unlink()
-    checkpoints.rotate(tmp_path, 1, best=None)
+        DAMAGES["flipped"](tmp_path / f"checkpoint-{step}" / "state.json")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "_sha256", None)  # a save does not read again what was saved before
+        checkpoints.rotate(tmp_path, 1, best=None, good=1)
 
     assert checkpoints.last_good(tmp_path) == tmp_path / "checkpoint-1"
+    contract("R11", only_good_ones_kept=1)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_a_damaged_newer_checkpoint_does_not_cost_those_of_the_run_that_passed_over_it(tmp_path, contract, damage):
+    def run(**options):
+        return trainer(tmp_path, train=rows(24), num_train_epochs=2, save_strategy="steps", **options)
+
+    run(save_steps=2).train()
+    DAMAGES[damage](tmp_path / "checkpoints" / "checkpoint-6" / "model.safetensors")
+    killed_after(run(save_steps=1, save_total_limit=1), 5, resume=True)
+
+    assert checkpoints.last_good(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "checkpoint-5"
     contract("R11", only_good_ones_kept=1)
 
 

@@ -19,7 +19,7 @@ class Killed(BaseException):
     """Ends a training as a kill would: nothing catches it."""
 
 
-def killed_after(run, step):
+def killed_after(run, step, resume=False):
     inner = run.callback_handler.on_step_begin
 
     def begin(args, state, control, **kwargs):
@@ -29,7 +29,7 @@ def killed_after(run, step):
 
     run.callback_handler.on_step_begin = begin
     with pytest.raises(Killed):
-        run.train()
+        run.train(resume_from_checkpoint=resume)
 
 
 def logged(run):
@@ -225,10 +225,10 @@ def test_a_kill_between_the_last_checkpoint_and_its_rotation_leaves_no_checkpoin
         return trainer(tmp_path / "run", train=rows(37), network=model(0.0, False), per_device_train_batch_size=8,
                        num_train_epochs=2, save_strategy="steps", save_steps=5, save_total_limit=1)  # fmt: skip
 
-    def killed(folder, keep, best, rotate=checkpoints.rotate):
+    def killed(folder, keep, best, good, rotate=checkpoints.rotate):
         if checkpoints.steps(folder)[-1] == 10:
             raise Killed
-        rotate(folder, keep, best)
+        rotate(folder, keep, best, good)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "rotate", killed)

@@ -200,8 +200,8 @@ class Checkpointed(transformers.Trainer):
         self._rotate()
 
     def _rotate(self) -> None:
-        most, best = self.args.save_total_limit, self.state.best_global_step
-        self._together(lambda: checkpoints.rotate(self.checkpoints, most, best))
+        most, best, good = self.args.save_total_limit, self.state.best_global_step, self.state.global_step
+        self._together(lambda: checkpoints.rotate(self.checkpoints, most, best, good))
 
     def _bytes_needed(self) -> int:
         return saved_state.size(self._network, self.optimizer, self.args.optim)

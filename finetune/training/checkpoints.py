@@ -123,11 +123,8 @@ def discard_stage(folder: Path, step: int) -> None:
     shutil.rmtree(stage_path(folder, step), ignore_errors=True)
 
 
-def read_manifest(path: Path, hashes: bool = True) -> dict[str, Any]:
-    """Return the manifest of a checkpoint after checking every file; ValueError says what is wrong with it.
-
-    Without `hashes` files are held against their sizes alone.
-    """
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint after checking every file; ValueError says what is wrong with it."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -144,7 +141,7 @@ def read_manifest(path: Path, hashes: bool = True) -> dict[str, Any]:
             raise ValueError(f"{name} is missing")
         if file.stat().st_size != listed["bytes"]:
             raise ValueError(f"{name} has {file.stat().st_size} bytes instead of {listed['bytes']}")
-        if hashes and _sha256(file) != listed["sha256"]:
+        if _sha256(file) != listed["sha256"]:
             raise ValueError(f"{name} is not as it was written (sha256)")
     return manifest
 
@@ -189,25 +186,24 @@ def manifest_of(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def rotate(folder: Path, keep: int | None, best: int | None) -> None:
-    """Remove the oldest checkpoints, by step, until `keep` are left; the last, the best and the last whole one stay."""
+def rotate(folder: Path, keep: int | None, best: int | None, good: int) -> None:
+    """Remove the oldest checkpoints, by step, until `keep` are left; the last, the best and the good one stay.
+
+    Args:
+        folder: where the checkpoints are.
+        keep: how many are to be left; None or 0 for all.
+        best: the step of the best one, if there is one.
+        good: the step of one that is known to be whole, for this process wrote it or resumed from it; a later one may
+            be damaged.
+    """
     known = steps(folder)
     if keep is None or keep <= 0 or len(known) <= keep:
         return
-    whole = next((step for step in reversed(known) if _is_whole(checkpoint_path(folder, step))), None)
-    spare = [step for step in known[:-1] if step not in (best, whole)]
+    spare = [step for step in known[:-1] if step not in (best, good)]
     for step in spare[: len(known) - max(keep, 1)]:
         path, aside = checkpoint_path(folder, step), folder / f".{PREFIX}{step}.gone"
         os.replace(path, aside)  # out of sight first: half a checkpoint is never seen
         shutil.rmtree(aside)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        read_manifest(path, hashes=False)
-    except (ValueError, OSError):
-        return False
-    return True
 
 
 @contextmanager
