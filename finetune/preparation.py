@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
     from finetune.data import Splits
     from finetune.editing.personal import Place
@@ -32,6 +33,7 @@ class Prepared:
     splits: Splits
     processor: Processor
     encoded: dict[str, Encoded]
+    reader: str  # sha256 of the processor, as it was before it had read anything
     outliers: Dataset | None = None  # inputs of evaluate.outliers
 
 
@@ -56,18 +58,19 @@ def prepare(recipe: Recipe, wanted: tuple[str, ...] = ("train", "validation", "t
     learned = (*columns.texts, *([columns.target] if columns.target else []))  # what a tokenizer is trained on
     texts = (lambda: (text for name in learned for text in source[name])) if source else (lambda: iter(()))
     processor = task.load_processor(recipe.model, texts)
+    reader = digest_of(processor)  # now: cutting a text leaves its trace in a tokenizer
     _check_length(recipe)
     task.check_teacher(processor, recipe.model)
     check_alone(recipe, splits)
     outliers = read_outliers(recipe, processor)
     with recipe.train.main_process_first(desc="tokens"):
-        encoded = {name: _encode(recipe, splits, name, rows, processor) for name, rows in splits.rows.items()}
+        encoded = {name: _encode(recipe, splits, name, processor, reader) for name in splits.rows}
     if splits.stream is not None:
         encoded["train"] = task.encode(splits.stream, processor, recipe.data.on_long)
     if recipe.train.process_index == 0:
         for line in (*splits.notes, *_facts(task, encoded), *_one_sided(recipe, encoded), *_pointless(recipe)):
             print(line, flush=True)
-    return Prepared(recipe, splits, processor, encoded, outliers)
+    return Prepared(recipe, splits, processor, encoded, reader, outliers)
 
 
 def _resolved(recipe: Recipe, splits: Splits) -> Task:
@@ -110,7 +113,7 @@ def _check_length(recipe: Recipe) -> None:
         raise UserError(f"task.{option}: {wanted} is more than the {limit} positions that the model has.")
 
 
-def _encode(recipe: Recipe, splits: Splits, name: str, rows: Dataset, processor: Processor) -> Encoded:
+def _encode(recipe: Recipe, splits: Splits, name: str, processor: Processor, reader: str) -> Encoded:
     """Encode a split, or take it from the cache when data, tokenizer, options and code are all the same."""
     from huggingface_hub.constants import HF_HOME
 
@@ -122,20 +125,35 @@ def _encode(recipe: Recipe, splits: Splits, name: str, rows: Dataset, processor:
         "fingerprints": splits.fingerprints,
         "data": asdict(recipe.data),
         "task": [type(recipe.task).__qualname__, asdict(recipe.task)],
-        "tokenizer": hashlib.sha256(_tokenizer_text(processor).encode()).hexdigest(),
+        "tokenizer": reader,
         "code": _code_version(recipe.task),
     }
     folder = Path(recipe.data.cache_dir) if recipe.data.cache_dir else Path(HF_HOME) / "finetune" / "encodings"
     encode = recipe.task.encode if name == "train" else recipe.task.encode_held
     with disk(folder):
-        return cached(lambda: encode(rows, processor, recipe.data.on_long), key, folder)
+        return cached(lambda: encode(splits.rows[name], processor, recipe.data.on_long), key, folder)
 
 
-def _tokenizer_text(processor: Processor) -> str:
-    if not hasattr(processor, "init_kwargs"):  # an image processor
-        return str(processor.to_json_string())
-    backend = getattr(processor, "backend_tokenizer", None)
-    return (backend.to_str() if backend else repr(sorted(processor.get_vocab().items()))) + repr(processor.init_kwargs)
+def digest_of(processor: Processor) -> str:
+    """Return the sha256 of what a processor does, wherever its files lie."""
+    from finetune.tasks.two_tokenizers import decoder_tokenizer, encoder_tokenizer
+
+    if hasattr(processor, "init_kwargs"):
+        both = dict.fromkeys((decoder_tokenizer(processor), encoder_tokenizer(processor)))
+        text = "".join(map(_tokenizer_text, both))
+    else:  # an image processor
+        text = str(processor.to_json_string())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _tokenizer_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    words = backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))
+    return words + repr({name: each for name, each in tokenizer.init_kwargs.items() if not _is_place(name)})
+
+
+def _is_place(option: str) -> bool:
+    return option.endswith("_file") or option in ("name_or_path", "is_local", "local_files_only")
 
 
 def _code_version(task: Any) -> str:

@@ -176,7 +176,7 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
         train_inputs=encoded["train"].inputs if "train" in encoded else None,
         eval_inputs=encoded["validation"].inputs if "validation" in encoded else None,
         processor=prepared.processor,
-        stamp=stamp(prepared),
+        stamp=stamp(prepared, model),
         head_parameters=new,
         precision=recipe.evaluate.precision,
     )
@@ -187,8 +187,17 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
     return trainer
 
 
-def stamp(prepared: Prepared) -> dict[str, Any]:
-    """Return what of a recipe a resumed run must share with the run that it goes on with; the trainer adds its own."""
+def stamp(prepared: Prepared, model: PreTrainedModel) -> dict[str, Any]:
+    """Return what of a recipe a resumed run must share with the run that it goes on with; the trainer adds its own.
+
+    A checkpoint of an adapter holds no base, so what lies at the base's place has to be what lay there.
+    """
+    from finetune.foreign.adapters import origin
+
     recipe = prepared.recipe.to_dict()
     files = {file: facts.get("sha256", facts) for file, facts in prepared.splits.fingerprints.items()}
-    return {**{name: recipe.get(name) or {} for name in ("task", "model", "adapter", "data")}, "files": files}
+    held = {**{name: recipe.get(name) or {} for name in ("task", "model", "adapter", "data")}, "files": files}
+    if "train" not in prepared.encoded:  # nothing will be resumed
+        return held
+    reader = "tokenizer" if hasattr(prepared.processor, "init_kwargs") else "image_processor"
+    return {**held, "base": {"weights_sha256": origin(model), f"{reader}_sha256": prepared.reader}}

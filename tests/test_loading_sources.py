@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from finetune.errors import EnvironmentFailed, UserError
+from finetune.foreign.adapters import origin
+from finetune.foreign.files import digest
 from finetune.loading import (
     ModelOptions,
     announce,
@@ -115,11 +117,12 @@ def test_a_hub_id_without_network_is_the_environments_failure():
     assert "nobody/nothing" in line(error)
 
 
-def test_a_hub_model_is_pinned_to_the_commit_that_its_revision_meant(tiny_hub: hub_server.Store):
+def test_a_hub_model_is_pinned_to_the_commit_that_its_revision_meant(tiny_hub: hub_server.Store, home: Path):
     options = ModelOptions(path="tiny/model", revision="v1")
     model, new = load_pretrained(options, AutoModel, load_config(options))
     assert new == []
     assert resolved_revision(model) == tiny_hub.repos["model", "tiny/model"].tags["v1"]
+    assert origin(model) == digest([home / "bert" / "model.safetensors"])  # of the cached file
     assert len(load_tokenizer(options)) == model.config.vocab_size
 
 

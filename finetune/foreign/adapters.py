@@ -112,8 +112,13 @@ def settle_patterns(config: Any, model: nn.Module, option: str) -> None:
 
 
 def mark_source(model: nn.Module, files: list[Path]) -> None:
-    """Remember which files the weights of a model came from; they are hashed only where an adapter asks."""
+    """Remember which files the weights of a model came from; they are hashed only where somebody asks."""
     model.__dict__[MARK] = files
+
+
+def mark_as(model: nn.Module, whole: nn.Module) -> None:
+    """Remember that the weights of a model are some of those of another."""
+    model.__dict__[MARK] = whole.__dict__[MARK]
 
 
 def base_digest(model: Any) -> str | None:
@@ -125,6 +130,15 @@ def base_digest(model: Any) -> str | None:
         return None
     model.__dict__[MARK] = digest(files)
     return str(model.__dict__[MARK])
+
+
+def origin(model: nn.Module) -> str | None:
+    """Return the `base_digest` of a model, with an adapter or without; of one that was joined, those of its parts.
+
+    None for a model from scratch.
+    """
+    found = [base_digest(each) for each in model.modules() if MARK in each.__dict__]
+    return "+".join(each for each in found if each is not None) or None
 
 
 def bind(folder: Path, base: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
-from finetune.foreign.adapters import mark_source
+from finetune.foreign.adapters import mark_as, mark_source
 from finetune.foreign.bounds import check_generation
 from finetune.loading.failures import one_line, quiet
 from finetune.loading.layers import keep_layers
@@ -52,7 +52,9 @@ def load_pretrained(
     _say_sizes(new, sizes, options)
     _check_finite(model, options)
     if options.layers is not None:
-        model, said = keep_layers(model, options.layers, str(options.path))
+        small, said = keep_layers(model, options.layers, str(options.path))
+        mark_as(small, model)
+        model = small
         _say(said)
     model.config._commit_hash = source.commit  # transformers leaves this name out of config.json
     return model, new

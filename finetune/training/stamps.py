@@ -64,13 +64,14 @@ def check(path: Path, stamp: dict[str, Any], allowed: list[str] | None) -> list[
     """
     found = differences(path, stamp)
     named = {name if "." in name else f"train.{name}" for name in allowed or ()}
-    kept = {name for name in found if name in named and _may_change(name)}
+    free = {name for name, (old, _) in found.items() if _may_change(name, old)}
+    kept = free & named
     if left := [name for name in found if name not in kept]:
         listed = "; ".join(f"{name}: {json.dumps(found[name][0])} → {json.dumps(found[name][1])}" for name in left)
-        could = [name for name in left if _may_change(name)]
+        could = [name for name in left if name in free]
         hint = f"allow it (--train.allow_change '{json.dumps(could)}'), " if could == left else ""
         never = [name for name in left if name in named]
-        also = f" ({', '.join(never)} cannot be allowed: it decides which rows come next, or of what shape.)"
+        also = f" ({', '.join(never)} cannot be allowed: it decides which rows come next, or what learns.)"
         raise UserError(
             f"{path} was written by another recipe ({listed}). Take these changes back to resume, {hint}choose another "
             f"train.output_dir, or start anew with train.overwrite.{also if never else ''}"
@@ -84,8 +85,10 @@ def check(path: Path, stamp: dict[str, Any], allowed: list[str] | None) -> list[
     return [*manifest_of(path).get("changes", []), *new]
 
 
-def _may_change(name: str) -> bool:
+def _may_change(name: str, old: Any) -> bool:
     section, _, option = name.partition(".")
+    if section == "base":  # a checkpoint of before this was kept says nothing of it
+        return old is None
     return section == "versions" or name == "world.device" or (section == "train" and option in CHANGEABLE)
 
 
