@@ -98,6 +98,25 @@ def test_no_checkpoint_of_a_game_holds_a_number_that_is_not_finite(tmp_path, con
     contract("R7", injected=1)
 
 
+def test_of_a_weight_that_zero3_has_split_the_own_share_is_looked_at(tmp_path):
+    run = trainer(tmp_path, train=rows(8), max_steps=1)
+    weight = run.model.classifier.weight
+    weight.ds_tensor, weight.data = torch.full_like(weight.data, torch.nan), torch.empty(0)
+
+    with pytest.raises(CheckFailed, match="the weights are no longer finite"):
+        run._save_checkpoint(run.model, None)
+
+
+@pytest.mark.parametrize(("skipped", "fate"), [(True, "the step was not taken"), (False, "the step was taken")])
+def test_of_a_step_that_deepspeed_took_inside_backward_it_is_said_so(tmp_path, monkeypatch, skipped, fate):
+    run = trainer(tmp_path, train=rows(8), max_steps=1)
+    run.is_deepspeed_enabled, run._losses = True, [torch.ones(())]
+    monkeypatch.setattr(type(run.accelerator), "optimizer_step_was_skipped", skipped)
+
+    with pytest.raises(CheckFailed, match=f"step 1: the gradient is not a finite number; {fate}"):
+        run._stop_unless_finite(float("inf"))
+
+
 @pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])
 def test_steps_within_the_budget_are_left_out_and_change_nothing_but_the_schedule(tmp_path, contract, optim, capsys):
     options = {**PLAIN, "optim": optim, "learning_rate": 0.01, "weight_decay": 0.1}

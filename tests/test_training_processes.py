@@ -19,7 +19,9 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = str(ROOT / "tests" / "launched_training.py")
 COMMANDS = {
     "ddp": ["--multi_gpu", "--num_processes", "2"],
+    "ruined": ["--multi_gpu", "--num_processes", "2"],
     "zero": ["--config_file", str(ROOT / "accelerate_configs" / "zero2.yaml"), "--num_processes", "2"],
+    "zero3": ["--config_file", str(ROOT / "accelerate_configs" / "zero3.yaml"), "--num_processes", "2"],
     "one": ["--cpu", "--num_processes", "2"],
 }
 
@@ -100,13 +102,42 @@ def test_two_processes_resume_bit_for_bit_from_a_file_each(two, kind):
         assert {Path(name).suffix for name in result[kind]["files"]} == {".json", ".safetensors"}
 
 
-def test_a_loss_that_is_not_finite_on_one_process_stops_both_and_names_its_rows(two):
-    said = {each["poisoned"] for each in results(two)}
+SAID = {
+    "label": "the loss is not a finite number; the step was not taken",
+    "weights": "the loss is not a finite number; the step was not taken",
+    "gradient": "the gradient is not a finite number; the step was not taken",
+    "rate": "the weights are no longer finite numbers; the step was taken",
+}
 
-    assert len(said) == 1
-    assert "CheckFailed: step 1: the loss is not a finite number" in said.pop()
-    found = json.loads((two / "poisoned" / "nonfinite.json").read_text())
-    assert found["row_ids"] == [f"numbers.csv:{number + 2}" for number in (4, 5, 6, 7)]
+
+def assert_stopped(folder, count, gathered=False):
+    """Hold every training that one process ruined to its line, its rows and its checkpoints."""
+    first, second = (each["ruined"] for each in results(folder))
+    assert first == second
+    assert len(first) == count
+    for found in first:
+        source, step = found["cell"]
+        assert found["said"].startswith(f"CheckFailed: step {step}: {SAID[source]}"), found
+        assert found["step"] == step
+        assert found["kept"] == ([f"checkpoint-{step - 1}"] if step > 1 else [])
+        both = [f"numbers.csv:{2 * step + process}" for process in (0, 1)]
+        # A loss is one process's own; a step is that of both, and so may be a weight that ZeRO-3 gathers.
+        shared = source in ("gradient", "rate")
+        assert found["rows"] in ([both] if shared else [[both[step % 2]], *([both] if gathered else [])]), found
+
+
+def test_what_is_not_finite_on_one_of_two_processes_stops_both_and_names_its_rows(two, contract):
+    assert_stopped(two, 16)
+    contract("R7", injected=16)
+
+
+@pytest.mark.slow
+def test_so_it_is_at_every_step_wherever_it_comes_from(tmp_path, contract):
+    done = launch(tmp_path, "ruined")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+
+    assert_stopped(tmp_path, 32)
+    contract("R7", injected=32)
 
 
 def test_a_disk_that_is_full_for_one_process_ends_both(two):
@@ -158,4 +189,15 @@ def test_zero2_takes_the_steps_of_one_process_and_resumes(tmp_path):
         assert result["resumed"]["same"]
         assert result["adapter"]["same"]
         assert_same_history(result["steps"]["False-37"]["history"], one.history)
+    assert_stopped(tmp_path, 8)
     assert_close(load_file(tmp_path / "steps-False-37.safetensors"), weights(one.model), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_zero3_saves_no_weight_that_is_not_finite(tmp_path, contract):
+    done = launch(tmp_path, "zero3")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+
+    assert [each["type"] for each in results(tmp_path)] == ["DistributedType.DEEPSPEED"] * 2
+    assert_stopped(tmp_path, 8, gathered=True)
+    contract("R7", injected=8)
