@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import html
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 import tiny
+from transformers import AutoModelForMaskedLM, AutoTokenizer, TrainerCallback
 
 from finetune.auditing import canaries as planting
 from finetune.auditing import exposure, membership
@@ -88,6 +91,8 @@ def test_a_classifier_and_a_finished_run_are_asked_for_their_rows_alone(recipe, 
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
 
     assert main(["audit", str(path), "--output", str(tmp_path / "one")]) == 0
+    assert main(["audit", str(tmp_path / "run"), "--canaries", "50"]) == 2
+    assert "--canaries: a finished run is trained" in capsys.readouterr().err
     assert main(["audit", str(tmp_path / "run")]) == 0
 
     assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
@@ -95,6 +100,104 @@ def test_a_classifier_and_a_finished_run_are_asked_for_their_rows_alone(recipe, 
     assert "canaries" not in one
     assert one["membership"].keys() == other["membership"].keys()
     assert one["losses"] == other["losses"]  # the recipe's seed gives the run's weights, and rows are chosen by it
+
+
+def test_a_model_that_learns_pairs_of_sentences_is_asked_for_its_rows_alone(
+    home, sections, write_recipe, tmp_path, capsys
+):
+    made = sections("masked-lm", "paired", train={"num_train_epochs": 1})
+
+    assert main(["audit", str(write_recipe(made))]) == 0
+
+    assert "canaries" not in result(tmp_path / "run-audit")
+    assert "task.next_sentence learns from documents, and a secret is one sentence" in capsys.readouterr().out
+
+
+class At(TrainerCallback):
+    """Sends a signal to this process at the beginning of the second step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_audit_that_is_stopped_says_that_nothing_of_it_is_kept(recipe, tmp_path, monkeypatch, capsys):
+    from finetune import run
+
+    build = run.build_trainer
+
+    def stopped(*given):
+        trainer = build(*given)
+        trainer.add_callback(At())
+        return trainer
+
+    monkeypatch.setattr(run, "build_trainer", stopped)
+
+    assert main(["audit", str(recipe("text-classification", rows=40))]) == 143
+
+    said = capsys.readouterr().err
+    assert "audit: stopped by SIGTERM; nothing of it is kept, and the same command starts it anew." in said
+    assert "checkpoint" not in said
+    assert not list(tmp_path.glob("*run-audit*"))
+
+
+def test_an_audit_takes_no_note_of_a_limit_that_it_could_not_go_on_from(recipe, tmp_path):
+    path = recipe("text-classification", rows=40, train={"max_hours": 1e-9})
+
+    assert main(["audit", str(path)]) == 0
+
+
+def test_rows_that_made_an_audit_diverge_are_kept_beside_it(recipe, tmp_path, monkeypatch, capsys):
+    from finetune.tasks.text_classification import TextClassification
+
+    loss = TextClassification.loss
+    monkeypatch.setattr(
+        TextClassification, "loss", lambda *given: tuple(each * float("nan") if at == 0 else each
+                                                         for at, each in enumerate(loss(*given)))
+    )  # fmt: skip
+
+    assert main(["audit", str(recipe("text-classification", rows=40))]) == 3
+
+    kept = tmp_path / "run-audit-nonfinite.json"
+    assert f"all in {kept}" in capsys.readouterr().err
+    assert json.loads(kept.read_text())["row_ids"]
+    assert not (tmp_path / "run-audit").exists()
+
+
+@pytest.mark.parametrize("of", ["recipe", "run"])
+def test_rows_that_a_model_writes_copies_of_are_audited(recipe, home, tmp_path, of):
+    for kind in (AutoModelForMaskedLM, AutoTokenizer):
+        kind.from_pretrained(home / "bert").save_pretrained(tmp_path / "masked")
+    writes = {"contextual": 0.3, "masked_lm": str(tmp_path / "masked")}
+    path = recipe("text-classification", rows=40, data={"augment": writes})
+    if of == "run":
+        assert main(["train", str(path)]) == 0
+
+    assert main(["audit", str(tmp_path / "run" if of == "run" else path)]) == 0
+
+    assert result(tmp_path / "run-audit")["facts"]["rows"] > 40
+
+
+def test_held_out_rows_do_not_choose_the_weights_that_they_are_held_against(recipe, tmp_path, monkeypatch, capsys):
+    from finetune import run
+
+    chosen, build = [], run.build_trainer
+
+    def seen(*given):
+        made = build(*given)
+        chosen.append(made.args.load_best_model_at_end)
+        return made
+
+    monkeypatch.setattr(run, "build_trainer", seen)
+    best = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    path = recipe("text-classification", rows=40, train=best)
+    assert main(["train", str(path)]) == 0
+
+    assert main(["audit", str(path), "--output", str(tmp_path / "one")]) == 0
+    assert chosen == [True, False]
+    assert "chose" not in capsys.readouterr().out
+    assert main(["audit", str(tmp_path / "run")]) == 0
+    assert "Beware: the validation rows chose the checkpoint" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -105,15 +208,23 @@ def test_a_classifier_and_a_finished_run_are_asked_for_their_rows_alone(recipe, 
         ("causal-lm", {}, ["--canaries", "2"], "--canaries is 2; give 5 or more"),
         ("causal-lm", {}, ["--output", "."], "--output: . is there already"),
         ("causal-lm", {"task": {"block_size": 8}}, ["--data.on_long", "truncate"], "canary:"),
+        ("causal-lm", {}, ["--train.seeds", "[1, 2]"], "train.seeds makes several runs, and an audit is of one"),
+        ("text-classification", {}, ["--canaries", "50"], "--canaries: text-classification does not learn to write"),
     ],
 )
-def test_what_cannot_be_audited_is_refused_in_one_line(sections, write_recipe, capsys, kind, changes, arguments, said):
+def test_what_cannot_be_audited_is_refused_in_one_line(
+    sections, write_recipe, capsys, monkeypatch, kind, changes, arguments, said
+):
     made = sections(kind, "whole", **changes)
     if "data" in changes:
         made["data"] = {name: each for name, each in made["data"].items() if name not in ("validation", "test")}
 
+    trained = []
+    monkeypatch.setattr("finetune.training.trainer.Trainer.train", lambda self, *_: trained.append(self))
+
     assert main(["audit", str(write_recipe(made)), *arguments]) == 2
     assert said in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not trained  # what cannot be is known before
 
 
 def test_the_area_is_the_chance_that_a_member_lies_lower():
@@ -129,6 +240,50 @@ def test_the_area_is_the_chance_that_a_member_lies_lower():
     assert score.low < score.value < score.high
     same = membership.auc(chooser.normal(size=400), chooser.normal(size=400), 300, 1)
     assert same.low < 0.5 < same.high
+
+
+@pytest.mark.parametrize("count", [20, 50, 99, 100, 150, 1000])
+def test_no_more_than_one_percent_of_held_out_rows_are_taken_for_members(count):
+    others = np.random.default_rng(count).permutation(count).astype(float)
+
+    taken = membership.caught(others, others)  # each of the others is told as a member would be
+
+    assert taken <= membership.FALSE_ALARMS
+    assert taken == (count // 100) / count  # and no fewer than that allows
+
+
+def test_texts_that_make_several_inputs_are_drawn_whole():
+    chooser = np.random.default_rng(5)
+    documents = [(place, side) for side in (0, 1) for place in range(12)]
+    level = {each: chooser.normal() for each in documents}  # inputs of one document are alike
+    sides = [np.repeat([level[place, side] for place in range(12)], 30) for side in (0, 1)]
+    rows = np.repeat(np.arange(12), 30)
+
+    alone = membership.auc(*sides, 500, 1)
+    whole = membership.auc(*sides, 500, 1, (rows, rows))
+
+    assert whole.value == alone.value
+    assert whole.high - whole.low > 3 * (alone.high - alone.low)
+    single = np.arange(360)
+    assert membership.auc(*sides, 500, 1, (single, single)) == alone  # a text an input: nothing has changed
+    attacks = membership.attacks(*sides, None, 50, 1, (rows, rows))
+    assert attacks["loss"]["high"] - attacks["loss"]["low"] > 3 * (alone.high - alone.low)
+
+
+def test_a_verdict_over_few_texts_says_that_its_intervals_are_too_narrow():
+    found = {"membership": {"loss": attack(0.6, 0.55, 0.65)}, "facts": {"documents": {"train": 50, "test": 1}}}
+
+    assert [line for line in verdict(found) if "Beware" in line] == [
+        "Beware: test has 1 text, each of many inputs: the intervals are wider in truth."
+    ]
+
+
+def test_losses_stand_as_they_are_however_small():
+    from finetune.auditing.audit import _plain
+
+    sides = (np.array([1e-6, 2e-6]), np.array([3e-7, 4e-5]))
+
+    assert _plain("validation", sides) == {"trained on": [1e-6, 2e-6], "validation": [3e-7, 4e-5]}
 
 
 def test_the_mean_of_random_ranks_is_chance():

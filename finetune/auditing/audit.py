@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from finetune.auditing import exposure, membership
 from finetune.auditing.page import write_page
 from finetune.auditing.verdict import verdict
 from finetune.deriving import refuse_existing, staged
-from finetune.errors import UserError
+from finetune.errors import CheckFailed, Stopped, UserError
+from finetune.training import nonfinite
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 RESULT = "audit.json"
 RESAMPLES = 1000
+CANARIES = 20
 LEAST_CANARIES = 5
 LEAST_ROWS = 20  # of each side
 
@@ -40,6 +43,11 @@ class Sides:
     others: Dataset
     split: str  # of the others
 
+    @property
+    def documents(self) -> membership.Documents:
+        """The number of each input's row, on both sides."""
+        return np.array(self.members["row"]), np.array(self.others["row"])
+
     def losses(self, trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
         """Return the losses of both under the trainer's model."""
         return membership.losses(trainer, self.members), membership.losses(trainer, self.others)
@@ -48,32 +56,37 @@ class Sides:
 def audit(
     recipe_or_run: Path,
     output: Path | None = None,
-    canaries: int = 20,
+    canaries: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
     """Measure what a model keeps of its rows; return the folder with audit.json, audit.png and audit.html.
 
-    A recipe is trained once, in a folder that is gone afterwards, with `canaries` secrets for each number of times that
-    they stand in the rows (of tasks that learn to write), and rows are told from held-out ones by their loss. Of a
+    A recipe is trained once, in a folder that is gone afterwards, with `canaries` secrets (20) for each number of times
+    that they stand in the rows (of tasks that learn to write), and rows are told from held-out ones by their loss. Of a
     finished run only the second is asked.
 
     Raises:
         UserError: there are no held-out rows, the task has no loss of a row, or the folder is there already.
+        Stopped: by a signal, and nothing is kept.
+        CheckFailed: the training diverged; its rows are kept beside the folder.
     """
     from finetune.recipe import Recipe
 
-    if canaries < LEAST_CANARIES:
+    if canaries is not None and canaries < LEAST_CANARIES:
         raise UserError(f"--canaries is {canaries}; give {LEAST_CANARIES} or more: an interval is over them.")
     of_run = recipe_or_run.is_dir()
     if of_run:
         artefact.open_run(recipe_or_run)
     recipe = Recipe.read(recipe_or_run / artefact.RECIPE if of_run else recipe_or_run, overrides)
     _refuse(recipe)
+    if canaries is not None and (why := _without_canaries(recipe, of_run)):
+        raise UserError(f"--canaries: {why}; leave it out.")
     folder = output or Path(f"{recipe_or_run if of_run else recipe.train.output_dir}-audit")
     refuse_existing(folder)
     with staged(folder) as stage:
         recipe = _apart(recipe, stage / "training")
-        found = _of_run(recipe_or_run, recipe, overrides) if of_run else _of_recipe(recipe, canaries)
+        with _going(stage / "training", folder):
+            found = _of_run(recipe_or_run, recipe, overrides) if of_run else _of_recipe(recipe, canaries or CANARIES)
         shutil.rmtree(stage / "training", ignore_errors=True)  # what it learned by heart is not kept
         found = {"verdict": verdict(found), "of": recipe_or_run.resolve().name, "task": recipe.task.kind, **found}
         artefact.write_json(stage / RESULT, found)
@@ -105,15 +118,44 @@ def _refuse(recipe: Recipe) -> None:
         raise UserError("audit: data.streaming reads rows once, and they are needed again; leave it out.")
     if recipe.data.test is None and recipe.data.validation is None:
         raise UserError("audit: rows that were not trained on are needed: name data.validation or data.test.")
+    if recipe.train.seeds is not None:
+        raise UserError(
+            "audit: train.seeds makes several runs, and an audit is of one: leave it out, or audit the run of a seed."
+        )
     if recipe.train.world_size > 1:
         raise UserError("audit: it runs in one process; start it without a launcher.")
 
 
+def _without_canaries(recipe: Recipe, of_run: bool) -> str:
+    return "a finished run is trained, and no secret can be planted" if of_run else planting.not_planted(recipe.task)
+
+
 def _apart(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe with a folder of the audit's own, and without trackers, sampling and publishing."""
+    """Return the recipe with a folder of the audit's own, and without trackers, publishing and a limit of time.
+
+    Where the validation rows are those that are held out, they do not choose the checkpoint.
+    """
     train = copy.copy(recipe.train)
-    train.output_dir, train.report_to = str(folder), []
+    train.output_dir, train.report_to, train.max_hours = str(folder), [], None
+    if recipe.data.test is None:
+        train.load_best_model_at_end, train.automatic = False, train.automatic - {"load_best_model_at_end"}
     return replace(recipe, train=train, publish=None)
+
+
+@contextmanager
+def _going(training: Path, folder: Path) -> Iterator[None]:
+    """Say of a training whose folder goes with the audit that nothing is kept, but for the rows it diverged by."""
+    try:
+        yield
+    except Stopped as error:
+        cause = str(error).partition(" after step ")[0]
+        raise Stopped(f"audit: {cause}; nothing of it is kept, and the same command starts it anew.") from None
+    except CheckFailed as error:
+        rows, kept = training / nonfinite.FILE, folder.with_name(f"{folder.name}-{nonfinite.FILE}")
+        if not rows.exists():
+            raise
+        shutil.move(rows, kept)
+        raise CheckFailed(str(error).replace(str(rows), str(kept))) from error
 
 
 def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
@@ -131,14 +173,17 @@ def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
     rows = prepared.splits.rows["train"]
     sides = _sides(recipe, processor, prepared.splits.rows)
     planted: list[planting.Canary] = []
-    facts: dict[str, Any] = {"seed": seed, "rows": len(rows), "held_out": sides.split}
-    if recipe.task.kind in planting.KINDS:
+    facts: dict[str, Any] = {"seed": seed, "rows": len(rows), **_held_out(recipe, sides)}
+    if why := planting.not_planted(recipe.task):
+        print(f"audit: no secrets are planted: {why}. Rows are told by their loss.", flush=True)
+    else:
         text = recipe.task.columns().texts[0]
         planted = planting.made(processor, rows[text], each, seed)
         with_canaries = planting.planted(rows, recipe.task, planted, seed)
         facts["planted"] = len(with_canaries) - len(rows)
         encoded = recipe.task.encode(with_canaries, processor, recipe.data.on_long)
         prepared = replace(prepared, encoded={**prepared.encoded, "train": encoded})
+        questions = exposure.asked(recipe, processor, rows, planted)
         print(
             f"audit: {facts['planted']} rows with secrets among {len(rows):,} training rows, {each} secrets for each "
             f"of {', '.join(map(str, planting.TIMES[1:]))} times.",
@@ -154,10 +199,10 @@ def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
     trained = trained_model(trainer)
     after = sides.losses(trainer_for(alone, trained, processor, folder))
     found: dict[str, Any] = {"facts": facts}
-    found["membership"] = membership.attacks(*after, before, RESAMPLES, seed)
-    found["losses"] = _plain(sides, after)
+    found["membership"] = membership.attacks(*after, before, RESAMPLES, seed, sides.documents)
+    found["losses"] = _plain(sides.split, after)
     if planted:
-        bits = exposure.exposures(recipe, trained, processor, rows, planted, folder)
+        bits = exposure.exposures(recipe, trained, processor, questions, folder)
         found["canaries"] = exposure.summary(bits, planted)
         found["control_holds"] = exposure.control_holds(bits, planted)
     return found
@@ -167,14 +212,14 @@ def _of_run(run: Path, recipe: Recipe, overrides: Mapping[str, Any] | None) -> d
     """Return what the losses of a finished run tell."""
     from transformers import set_seed
 
-    from finetune.data import load_splits
     from finetune.reloading import load_run
     from finetune.rescoring import trainer_for
+    from finetune.rewriting import load_rows
     from finetune.run import load_model
 
-    _, model, processor = load_run(run, overrides)
+    own, model, processor = load_run(run, overrides)
     held = "test" if recipe.data.test is not None else "validation"
-    splits = load_splits(recipe.data, recipe.task.columns(), ("train", held))
+    splits = load_rows(recipe, ("train", held))
     sides = _sides(recipe, processor, splits.rows)
     folder, alone = Path(str(recipe.train.output_dir)), replace(recipe, task=exposure.unpacked(recipe.task))
     after = sides.losses(trainer_for(alone, model, processor, folder))
@@ -183,9 +228,9 @@ def _of_run(run: Path, recipe: Recipe, overrides: Mapping[str, Any] | None) -> d
         set_seed(recipe.train.seed)
         untrained, _ = load_model(recipe, processor)
         before = sides.losses(trainer_for(alone, untrained, processor, folder))
-    facts = {"seed": recipe.train.seed, "rows": len(splits.rows["train"]), "held_out": held}
-    attacks = membership.attacks(*after, before, RESAMPLES, recipe.train.seed)
-    return {"facts": facts, "membership": attacks, "losses": _plain(sides, after)}
+    facts = {"seed": recipe.train.seed, "rows": len(splits.rows["train"]), **_held_out(own, sides)}
+    attacks = membership.attacks(*after, before, RESAMPLES, recipe.train.seed, sides.documents)
+    return {"facts": facts, "membership": attacks, "losses": _plain(sides.split, after)}
 
 
 def _sides(recipe: Recipe, processor: Processor, rows: Mapping[str, Dataset]) -> Sides:
@@ -211,10 +256,22 @@ def _sides(recipe: Recipe, processor: Processor, rows: Mapping[str, Dataset]) ->
     return Sides(inputs["train"], inputs[split], split)
 
 
+def _held_out(recipe: Recipe, sides: Sides) -> dict[str, Any]:
+    """Return what is to be known of the rows that were not trained on: whether they chose when training was over."""
+    from finetune.training.options import fitted_to
+
+    train = fitted_to(recipe.train, True, recipe.task.best_score, recipe.task.best_is_greatest)
+    chosen = bool(train.load_best_model_at_end) or train.early_stopping_patience is not None
+    documents = [len(set(each.tolist())) for each in sides.documents]
+    several = documents != [len(sides.members), len(sides.others)]
+    told = {"held_out": sides.split, "held_out_chose": sides.split == "validation" and chosen}
+    return told | ({"documents": dict(zip(("train", sides.split), documents, strict=True))} if several else {})
+
+
 def _some(rows: Dataset, random: np.random.Generator) -> Dataset:
     """Return at most `membership.MOST` rows, in their order."""
     return rows.select(np.sort(random.permutation(len(rows))[: membership.MOST]).tolist())
 
 
-def _plain(sides: Sides, found: tuple[np.ndarray, np.ndarray]) -> dict[str, list[float]]:
-    return {"trained on": found[0].round(4).tolist(), sides.split: found[1].round(4).tolist()}
+def _plain(split: str, found: tuple[np.ndarray, np.ndarray]) -> dict[str, list[float]]:
+    return {"trained on": found[0].tolist(), split: found[1].tolist()}

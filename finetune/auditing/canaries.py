@@ -38,6 +38,15 @@ class Canary:
     times: int
 
 
+def not_planted(task: Task) -> str:
+    """Return why no secret can be planted among a task's rows; "" where one can."""
+    if task.kind not in KINDS:
+        return f"{task.kind} does not learn to write what it is shown"
+    if getattr(task, "next_sentence", False):
+        return "task.next_sentence learns from documents, and a secret is one sentence"
+    return ""
+
+
 def made(processor: Processor, texts: Iterable[str], each: int, seed: int) -> list[Canary]:
     """Return `each` canaries for every number of TIMES; secrets are digits, or words of the texts.
 

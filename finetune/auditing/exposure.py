@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.auditing.canaries import CANDIDATES, KINDS, TIMES, Canary, as_rows
+from finetune.auditing.canaries import CANDIDATES, TIMES, Canary, as_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from datasets import Dataset
     from transformers import PreTrainedModel
 
@@ -27,21 +29,36 @@ TOGETHER = 64  # candidates asked at once
 DOUBTFUL = 1e-3  # chance below which ranks of secrets that were never seen are not taken for random
 
 
+def asked(recipe: Recipe, processor: Processor, rows: Dataset, canaries: Sequence[Canary]) -> Dataset:
+    """Return what a model is asked of its canaries: CANDIDATES inputs each, its own secret first.
+
+    Args:
+        recipe, processor: of the model.
+        rows: of training, for their columns.
+        canaries: planted or not.
+
+    Raises:
+        UserError: a canary is too long for the model.
+    """
+    texts = [("canary:1", canary.before, secret) for canary in canaries for secret in (canary.secret, *canary.others)]
+    task = unpacked(recipe.task)
+    inputs = task.encode_held(as_rows(rows, task, texts), processor, "error").inputs
+    assert len(inputs) == len(texts)
+    return inputs
+
+
 def exposures(
-    recipe: Recipe, model: PreTrainedModel, processor: Processor, rows: Dataset, canaries: Sequence[Canary], folder: Any
+    recipe: Recipe, model: PreTrainedModel, processor: Processor, questions: Dataset, folder: Path
 ) -> np.ndarray:
     """Return the exposure of each canary in bits, from 0 to MOST; ties count half.
 
     Args:
         recipe: says task and device.
         model, processor: after training.
-        rows: of training, for their columns.
-        canaries: planted or not.
+        questions: as `asked` returns them.
         folder: where a trainer would write.
     """
-    texts = [("canary:1", canary.before, secret) for canary in canaries for secret in (canary.secret, *canary.others)]
-    costs = _costs(recipe, model, processor, as_rows(rows, recipe.task, texts), folder)
-    costs = costs.reshape(len(canaries), CANDIDATES)
+    costs = _costs(recipe, model, processor, questions, folder).reshape(-1, CANDIDATES)
     own, others = costs[:, :1], costs[:, 1:]
     ranks = 1 + (others < own).sum(axis=1) + (others == own).sum(axis=1) / 2
     return np.asarray(np.log2(CANDIDATES / ranks))
@@ -76,13 +93,11 @@ def unpacked(task: Task) -> Task:
     return replace(task, pack=False) if getattr(task, "pack", False) else task  # type: ignore[call-arg]  # of some
 
 
-def _costs(recipe: Recipe, model: PreTrainedModel, processor: Processor, rows: Dataset, folder: Any) -> np.ndarray:
-    """Return how unlikely each row is, in nats."""
+def _costs(recipe: Recipe, model: PreTrainedModel, processor: Processor, inputs: Dataset, folder: Path) -> np.ndarray:
+    """Return how unlikely each input is, in nats."""
     from finetune.rescoring import trainer_for
 
-    assert recipe.task.kind in KINDS
     task = unpacked(recipe.task)
-    inputs = task.encode_held(rows, processor, "error").inputs
     trainer = trainer_for(replace(recipe, task=task), model, processor, folder)
     trainer.args.per_device_eval_batch_size = TOGETHER
     if task.kind != "masked-lm":

@@ -8,6 +8,7 @@ from finetune.auditing.exposure import CHANCE, MOST
 
 AGAINST = "loss against the untrained model"
 UNTRAINED = "control: the untrained model"
+FEW = 20  # documents, of which an interval says little
 APART = 0.05  # from chance, of the untrained model: more is another kind of rows, and no accident of a thousand
 
 
@@ -25,6 +26,16 @@ def verdict(found: dict[str, Any]) -> list[str]:
             f"Beware: the untrained model tells the two sets apart too (AUC {before['auc']:.2f}): they are of "
             "different kinds, and the loss alone says nothing of training."
         )
+    facts = found.get("facts", {})
+    if facts.get("held_out_chose"):
+        lines.append(
+            "Beware: the validation rows chose the checkpoint, so they are not as strange to the model as rows that it "
+            "never met: name data.test."
+        )
+    for split, count in facts.get("documents", {}).items():
+        if count < FEW:
+            texts = "1 text" if count == 1 else f"{count} texts"
+            lines.append(f"Beware: {split} has {texts}, each of many inputs: the intervals are wider in truth.")
     return lines
 
 
@@ -54,5 +65,5 @@ def _of_rows(attacks: dict[str, Any]) -> str:
     ease = "easily" if best["auc"] >= 0.75 else "better than by chance" if best["auc"] >= 0.6 else "barely"
     return (
         f"Rows: by its loss a row can be told {ease} to have been trained on ({interval}; chance is 0.50); "
-        f"{best['caught']:.0%} of them where 1 % of others are taken for one."
+        f"{best['caught']:.0%} of them where at most 1 % of others are taken for one."
     )
