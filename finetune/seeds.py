@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import artefact
-from finetune.errors import CheckFailed, EnvironmentFailed, UserError
+from finetune.errors import CheckFailed, EnvironmentFailed, Stopped, UserError
 from finetune.evaluation.ranges import bounds
 from finetune.evaluation.seeds_report import write_report
 from finetune.opening import refuse_own_sources
@@ -39,6 +39,7 @@ def train_seeds(recipe: Recipe) -> Path:
         UserError: something else lies in the folder, or seeds of another recipe or other rows; or what any run
             is refused for.
         CheckFailed: a seed diverged; the others are trained and told first.
+        Stopped: a signal, or `train.max_hours`, which are those of all seeds together.
     """
     folder, seeds = Path(str(recipe.train.output_dir)), list(recipe.train.seeds or ())
     if "LOCAL_RANK" in os.environ:
@@ -64,7 +65,7 @@ def train_seeds(recipe: Recipe) -> Path:
         _file(run, ".yaml").write_text(text, encoding="utf-8")
         try:
             ended = run_trial(_file(run, ".yaml"), run, watch=lambda found: False)
-        except (UserError, EnvironmentFailed) as error:
+        except (UserError, EnvironmentFailed, Stopped) as error:
             raise type(error)(str(error).replace(f"{_file(run, '.yaml')}:", f"seed {seed}:", 1)) from None
         if ended.failed is not None:
             failed[seed] = ended.failed

@@ -7,15 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from finetune import artefact
-from finetune.errors import CheckFailed, EnvironmentFailed, UserError
+from finetune.errors import CheckFailed, EnvironmentFailed, Stopped, UserError
 
 POLL = 0.5  # seconds between two looks at a trial
-GRACE = 20  # seconds that a process has to end in when it is asked to
+GRACE = 20  # seconds that a process has to end in when nothing of it is wanted any more
+PATIENCE = 3600  # the same when it is to save first: a step, and a checkpoint
+STOPPED = (Stopped.exit_code, 128 + signal.SIGINT, -signal.SIGTERM, -signal.SIGINT)
 FAILED = CheckFailed.exit_code  # a run that diverged: a trial that failed, and not the sweep
 
 
@@ -38,22 +43,28 @@ def run_trial(recipe: Path, run: Path, watch: Callable[[list[dict[str, float]]],
 
     Raises:
         UserError, EnvironmentFailed: the process ended so; the next trial would too.
+        Stopped: it was asked to stop, or `train.max_hours`, counted from the start of this process, are over.
     """
     log = recipe.with_suffix(".log")
     if run.exists() and artefact.status(run) == "finished":
         return Ended(run, pruned=False)
+    left = _time_left(recipe)
     with log.open("ab") as stream:
         began = stream.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "finetune", "train", str(recipe)],
+            [sys.executable, "-m", "finetune", "train", str(recipe), *left],
             stdout=stream,
             stderr=stream,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
         )
         try:
             pruned = _watched(process, run, watch)
-        finally:
-            _stop(process)
+        except BaseException:
+            print(f"{run.name} ends its step and saves; another signal ends it at once.", flush=True)
+            _end(process, PATIENCE)
+            raise
+        if pruned:
+            _end(process, GRACE)
     if pruned:
         return Ended(run, pruned=True)
     code = process.returncode
@@ -62,6 +73,8 @@ def run_trial(recipe: Path, run: Path, watch: Callable[[list[dict[str, float]]],
     line = _last_line(log, began)
     if code == FAILED:
         return Ended(run, pruned=False, failed=line)
+    if code in STOPPED:
+        raise Stopped(f"{recipe}: {line}")
     if code == UserError.exit_code:
         raise UserError(f"{recipe}: {line}")
     raise EnvironmentFailed(f"{recipe}: the training ended with code {code}: {line} See {log}.")
@@ -92,16 +105,29 @@ def evaluations(run: Path) -> list[dict[str, float]]:
     return [each for each in logged if any(name.startswith("eval_") for name in each)]
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process that has not ended: by asking, then by force."""
-    for name in (signal.SIGINT, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        process.send_signal(name)
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            continue
+def _time_left(recipe: Path) -> list[str]:
+    """Return the option that gives a trial what is left of the hours that the whole command may take."""
+    import psutil  # type: ignore[import-untyped]
+
+    hours = yaml.safe_load(recipe.read_text(encoding="utf-8"))["train"].get("max_hours")
+    if hours is None:
+        return []
+    left = hours - (time.time() - psutil.Process().create_time()) / 3600
+    if left <= 0:
+        raise Stopped(f"{recipe}: stopped by train.max_hours {hours}; the same command goes on with it.")
+    return [f"--train.max_hours={max(left, 1e-6):.6f}"]
+
+
+def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Ask a process to end; by force when that takes longer, or when this one is asked to end meanwhile."""
+    try:
+        process.send_signal(signal.SIGTERM)
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _last_line(log: Path, began: int) -> str:
