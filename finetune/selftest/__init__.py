@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json as json_module
+import math
 import os
+import re
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("check", "difference", "tolerance", "seconds", "result")
 WIDTHS = (13, 12, 11, 9)
-BROKEN = (FinetuneError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Outcome:
     difference: float | None = None
     tolerance: float | None = None
     seconds: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """Return the outcome for a file; JSON has no number for a difference that is infinite or none."""
+        finite = self.difference is not None and math.isfinite(self.difference)
+        return {**asdict(self), "difference": self.difference if finite else None}
 
     def line(self) -> str:
         """Return the outcome as a row of the table."""
@@ -57,16 +64,18 @@ def selftest(
     Raises:
         UserError: the recipe or its rows are not right.
         CheckFailed: a check failed; the line names which.
+        Stopped: by a signal, and nothing is kept.
     """
-    from finetune.selftest.checks import CHECKS, Stage
+    from finetune.selftest.checks import CHECKS
     from finetune.selftest.shrinking import quickstart, shrunk
+    from finetune.selftest.stage import Stage
 
     if recipe is None and overrides:
         raise UserError(
             f"--{next(iter(overrides))} is an option of a recipe: finetune selftest RECIPE --section.option …"
         )
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # equal bits are promised for an equal number of threads
-    with TemporaryDirectory(prefix="finetune-selftest-") as name:
+    with TemporaryDirectory(prefix="finetune-selftest-") as name, _stopped():
         folder, printed = Path(name), io.StringIO()
         with contextlib.redirect_stdout(printed):
             small = shrunk(quickstart() if recipe is None else recipe, folder)
@@ -80,16 +89,17 @@ def selftest(
             _say(outcomes[-1].line())
     failed = [each.name for each in outcomes if each.result == "FAILED"]
     if json is not None:
-        content = {"passed": not failed, "notes": small.notes, "checks": [asdict(each) for each in outcomes]}
-        json.write_text(json_module.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = {"passed": not failed, "notes": small.notes, "checks": [each.plain() for each in outcomes]}
+        text = json_module.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        json.write_text(text + "\n", encoding="utf-8")
     if failed:
         raise CheckFailed(f"selftest: {', '.join(failed)} failed: see the table. Results on this machine are in doubt.")
     return outcomes
 
 
 def _outcome(check: Any, stage: Any) -> Outcome:
-    """Run a check; one that breaks off has failed, and the others go on."""
-    from finetune.selftest.checks import LeftOut
+    """Run a check; one that breaks off has failed, and the others go on. What is a fault of ours is said in full."""
+    from finetune.selftest.stage import LeftOut
 
     name, started = check.__name__, time.monotonic()
 
@@ -103,10 +113,28 @@ def _outcome(check: Any, stage: Any) -> Outcome:
         raise  # a signal ends the command, and fails no check
     except LeftOut as reason:
         return made("left out", str(reason))
-    except BROKEN as error:
-        return made("FAILED", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    except FinetuneError as error:
+        gone = rf" \(all in {re.escape(str(stage.folder))}\S*\)"
+        return made("FAILED", _short(f"{type(error).__name__}: {re.sub(gone, '', str(error))}"))
+    except Exception as error:  # noqa: BLE001 - whatever broke, it is told and the other checks go on
+        traceback.print_exception(error)
+        return made("FAILED", _short(f"{type(error).__name__}: {error}"))
     good = found.difference <= found.tolerance  # false for a difference that is not a number
     return made("ok" if good else "FAILED", found.said, found.difference, found.tolerance)
+
+
+@contextlib.contextmanager
+def _stopped() -> Iterator[None]:
+    """Say of a training whose folder goes that no checkpoint of it is kept."""
+    try:
+        yield
+    except Stopped as error:
+        cause = str(error).partition(" after step ")[0]
+        raise Stopped(f"selftest: {cause}; nothing of it is kept, and the same command starts it anew.") from None
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:300]
 
 
 def _say(line: str) -> None:

@@ -6,73 +6,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from finetune import artefact
 from finetune.errors import CheckFailed
-from finetune.selftest.differences import apart, most, scores_apart, values_apart, weights_apart
-from finetune.selftest.observing import Interrupted, Observed, observe, scores
+from finetune.selftest.differences import apart, files_apart, most, scores_apart, values_apart, weights_apart
+from finetune.selftest.observing import Interrupted, draws, observe, scores
+from finetune.selftest.packed import packing
 from finetune.selftest.schedules import share
-from finetune.selftest.shrinking import BATCH, Small
+from finetune.selftest.shrinking import BATCH
+from finetune.selftest.stage import ROUNDING, STEPS, Found, LeftOut, Stage
 
-if TYPE_CHECKING:
-    from finetune.preparation import Prepared
-
-ROUNDING = 1e-4  # relative: sums of fp32 in another order
 SCORES = 1e-5  # relative, of scores and answers
-STEPS = 3  # between two checkpoints
 BROKEN_OFF = 5  # step, from 0, before which the training is cut short
 LIMIT = 300  # seconds for two processes to come up and train
 PARTS = 4  # micro-batches of a step
-
-
-class LeftOut(Exception):
-    """A check has nothing to check here; says why."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a check measured: good where the difference is no more than the tolerance."""
-
-    difference: float
-    tolerance: float
-    said: str
-
-
-class Stage:
-    """What several checks share: prepared rows, and trainings that are held against others."""
-
-    def __init__(self, small: Small, folder: Path) -> None:
-        self.small, self.folder = small, folder
-
-    def prepared(self, which: str) -> Prepared:
-        """Return the rows, inputs and tokenizer of the recipe, as it is ("own") or without what draws ("exact")."""
-        from finetune.preparation import prepare
-        from finetune.recipe import Recipe
-
-        return prepare(Recipe.read(self.small.write(which, self.folder / f"{which}.yaml")))
-
-    @cached_property
-    def exact(self) -> Prepared:
-        """The recipe with plain SGD and no dropout."""
-        return self.prepared("exact")
-
-    @cached_property
-    def own(self) -> Prepared:
-        """The recipe with its own optimiser, schedule and dropout."""
-        return self.prepared("own")
-
-    @cached_property
-    def whole(self) -> Observed:
-        """Steps of one batch each."""
-        return observe(self.exact, output_dir=str(self.folder / "whole"))
-
-    @cached_property
-    def unbroken(self) -> Observed:
-        """The recipe's own steps, with checkpoints on the way."""
-        return observe(self.own, output_dir=str(self.folder / "unbroken"), save_strategy="steps", save_steps=STEPS)
 
 
 def accumulation(stage: Stage) -> Found:
@@ -127,70 +76,17 @@ def padding(stage: Stage) -> Found:
     return Found(most(differences), SCORES, f"scores and predictions of {len(inputs)} inputs, {sizes} at a time")
 
 
-def packing(stage: Stage) -> Found:
-    """The loss of several texts in one input = of each by itself."""
-    import torch
-
-    task, processor = stage.exact.recipe.task, stage.exact.processor
-    if not getattr(task, "pack", False):
-        raise LeftOut(f"{task.kind} makes an input of one row here")
-    model = stage.whole.trainer.model.eval()
-    if task.kind == "masked-lm":  # what is hidden depends on the place: logits are compared, with nothing hidden
-        from finetune.tasks.masked_lm import packing_gap
-
-        return Found(packing_gap(task, model), ROUNDING, "logits of two texts in one input, and by themselves")  # type: ignore[arg-type]
-    rows, collate = _short(task, stage.exact.splits.rows["train"]), task.collator(processor)
-    together, several = _fitting(task, rows, processor)
-
-    def loss(inputs: Any) -> tuple[float, float]:
-        batch = collate([inputs[place] for place in range(len(inputs))])
-        batch = {name: value for name, value in batch.items() if name not in ("index", "row", "row_id")}
-        with torch.no_grad():
-            return float(task.loss(model, batch)[0]), float(task.weight(batch))
-
-    packed, separate = loss(together), [loss(each) for each in several]
-    alone = tuple(sum(each[place] for each in separate) for place in (0, 1))
-    return Found(
-        apart([packed], [alone]), ROUNDING, f"loss and targets of {len(several)} texts in one input, and alone"
-    )
-
-
-def _short(task: Any, rows: Any) -> Any:
-    """Return pieces of the texts of a language model, short enough for several to fit one input; else the rows."""
-    if task.kind != "causal-lm":
-        return rows
-    from datasets import Dataset
-
-    size = max(4, task.block_size // 4)  # characters: no more tokens than bytes
-    texts = [piece for text in rows[task.text][:8] for piece in (text[:size], text[size : 2 * size]) if piece.strip()]
-    return Dataset.from_dict({task.text: texts, "row_id": [f"text:{place}" for place in range(len(texts))]})
-
-
-def _fitting(task: Any, rows: Any, processor: Any) -> tuple[Any, list[Any]]:
-    """Return the first rows that fit one input together, encoded as such, and each encoded by itself."""
-    taken, several = list[int](), list[Any]()
-    for place in range(len(rows)):
-        made = task.encode(rows.select([place]), processor, "truncate").inputs
-        both = task.encode(rows.select([*taken, place]), processor, "truncate").inputs
-        if len(made) == 1 and len(both) == 1:
-            taken.append(place)
-            several.append(made)
-        if len(taken) == 3:
-            break
-    if len(taken) < 2:
-        raise LeftOut("no two texts of these rows fit into one input")
-    return task.encode(rows.select(taken), processor, "truncate").inputs, several
-
-
 def evaluation(stage: Stage) -> Found:
-    """Scores twice = once, from the saved run."""
+    """Scores of the saved run, twice = once = those that it was given when it was trained."""
     from finetune.reuse import evaluate
 
-    run = stage.folder / "saved"
-    _saved(stage)
-    once, again = (next(iter(evaluate(run).values())) for _ in range(2))
+    run = _saved(stage)
+    (split, once), again = next(iter(evaluate(run).items())), next(iter(evaluate(run).values()))
+    written = artefact.read_json(run / artefact.SCORES)[split]
+    kept = {name: (float(each["value"]), each["n"]) for name, each in written.items() if name in once}
     told = [{name: (float(each.value), each.n) for name, each in found.items()} for found in (once, again)]
-    return Found(scores_apart(*told), 0.0, f"{len(once)} scores of the saved run, computed twice")
+    difference = most(scores_apart(told[0], other) for other in (told[1], kept))
+    return Found(difference, 0.0, f"{len(once)} scores of the saved run: computed twice, and when it was trained")
 
 
 def reload(stage: Stage) -> Found:
@@ -213,6 +109,7 @@ def _saved(stage: Stage) -> Path:
 
 def resume(stage: Stage) -> Found:
     """A training that was cut short and goes on = an unbroken one, to the bit."""
+    _refuse_private(stage)
     steps = len(stage.unbroken.losses)
     if steps <= BROKEN_OFF:
         raise LeftOut(f"{steps} steps are too few to break off")
@@ -223,19 +120,35 @@ def resume(stage: Stage) -> Found:
         pass
     else:
         raise CheckFailed(f"the training did not reach step {BROKEN_OFF}")
-    again = observe(stage.own, resume=True, **given)
+    again = observe(stage.prepared("own"), resume=True, **given)
     difference = max(weights_apart(again, stage.unbroken), apart(again.steps, stage.unbroken.steps))
-    return Found(difference, 0.0, f"weights, losses: broken off at step {BROKEN_OFF} of {steps}, gone on from {STEPS}")
+    unlike = files_apart(again.trainer.checkpoints, stage.unbroken.trainer.checkpoints)
+    if unlike and not difference:
+        raise CheckFailed(f"weights and losses are the same, and the last checkpoints differ in {', '.join(unlike)}")
+    said = f"weights, losses, last checkpoint: broken off at step {BROKEN_OFF} of {steps}, gone on from {STEPS}"
+    return Found(difference, 0.0, said)
 
 
 def seed(stage: Stage) -> Found:
     """The same seed gives the same weights, and another one others."""
+    from finetune.training.limits import SEEDS
+
+    _refuse_private(stage)
     first = stage.own.recipe.train.seed
+    second = (first + 1) % SEEDS
     again = observe(stage.own, output_dir=str(stage.folder / "again"))
-    other = observe(stage.own, output_dir=str(stage.folder / "other"), seed=first + 1, data_seed=first + 1)
-    if not weights_apart(other, stage.unbroken) > 0:
-        raise CheckFailed(f"seeds {first} and {first + 1} end with the same weights: the seed is not used")
-    return Found(weights_apart(again, stage.unbroken), 0.0, f"weights with seed {first} twice; those of another differ")
+    other = observe(stage.own, output_dir=str(stage.folder / "other"), seed=second, data_seed=second)
+    differs = weights_apart(other, stage.unbroken) > 0
+    if not differs and draws(other.trainer):
+        raise CheckFailed(f"seeds {first} and {second} end with the same weights: the seed is not used")
+    of_other = "those of another differ" if differs else "another has the same: nothing is drawn"
+    said = f"weights with seed {first} twice; {of_other}"
+    return Found(weights_apart(again, stage.unbroken), 0.0, said)
+
+
+def _refuse_private(stage: Stage) -> None:
+    if stage.own.recipe.train.dp is not None:
+        raise LeftOut("train.dp draws rows and noise from the system's entropy: no training is like another")
 
 
 def schedule(stage: Stage) -> Found:
@@ -244,6 +157,8 @@ def schedule(stage: Stage) -> Found:
     kind = getattr(options.lr_scheduler_type, "value", str(options.lr_scheduler_type))
     steps, given = len(rates), options.lr_scheduler_kwargs
     warmup = options.get_warmup_steps(steps)
+    if not any(rates):
+        raise LeftOut("no rate is above 0")
     known = dict(given) if isinstance(given, dict) else {}
     expected = [share(kind, step, steps, warmup, options.learning_rate, known) for step in range(steps)]
     if None in expected:

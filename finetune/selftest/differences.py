@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finetune.selftest.observing import Observed
 
 
@@ -56,6 +58,21 @@ def weights_apart(one: Observed, other: Observed) -> float:
     if not all(shapes):
         return math.inf
     return most(float((one.weights[name] - each).abs().max()) for name, each in other.weights.items())
+
+
+def files_apart(one: Path, other: Path) -> list[str]:
+    """Return the files of the last checkpoints in two folders that are not the same: weights, buffers, every state.
+
+    What a trainer logged is left out: it tells the time.
+    """
+    from finetune.training.checkpointed import STATE
+    from finetune.training.checkpoints import checkpoint_path, manifest_of, steps
+
+    listed = [manifest_of(checkpoint_path(folder, steps(folder)[-1])) for folder in (one, other)]
+    if listed[0]["step"] != listed[1]["step"]:
+        return ["its step"]
+    names = sorted(set(listed[0]["files"]) | set(listed[1]["files"]))
+    return [name for name in names if name != STATE and len({str(each["files"].get(name)) for each in listed}) > 1]
 
 
 def most(values: Iterable[float]) -> float:

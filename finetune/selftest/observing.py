@@ -25,7 +25,7 @@ class Observed:
 
     losses: list[float]
     norms: list[float]  # of the gradient, before clipping
-    rates: list[list[float]]  # a step: of each group of parameters, the share of its own learning rate
+    rates: list[list[float]]  # a step: of each group of parameters of each player, the share of its own learning rate
     weights: dict[str, Tensor]
     trainer: Any
 
@@ -47,7 +47,7 @@ def observe(prepared: Prepared, resume: bool = False, until: int | None = None, 
     from finetune.run import build_trainer, load_model
 
     recipe = prepared.recipe
-    options = type(recipe.train)(**{**changed_options(recipe.train), "use_cpu": True, **train})
+    options = type(recipe.train)(**{**changed_options(recipe.train), "dp": recipe.train.dp, "use_cpu": True, **train})
     recipe = replace(recipe, train=options)
     set_seed(options.seed)
     model, new = load_model(recipe, prepared.processor)
@@ -60,7 +60,8 @@ def observe(prepared: Prepared, resume: bool = False, until: int | None = None, 
                 raise Interrupted
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            groups = kwargs["optimizer"].param_groups
+            both = (kwargs["optimizer"], getattr(trainer, "d_optimizer", None))  # the second is a discriminator's
+            groups = [group for each in both if each is not None for group in each.param_groups]
             rates.append([group["lr"] / group["initial_lr"] for group in groups if group.get("initial_lr")])
 
     trainer.add_callback(Watch())
@@ -74,6 +75,19 @@ def observe(prepared: Prepared, resume: bool = False, until: int | None = None, 
         trained,
         trainer,
     )
+
+
+def draws(trainer: Any) -> bool:
+    """Say whether a training draws anything by its seed: an order of rows, new weights, dropout, noise."""
+    task, args, model = trainer.task, trainer.args, trainer.sampled_model()
+    new = trainer.head_parameters or hasattr(model, "peft_config") or not model.config.name_or_path
+    noise = task.draws or getattr(task, "flip", False) or args.neftune_noise_alpha
+    return bool(args.train_sampling_strategy != "sequential" or new or noise or any(map(_drops, model.modules())))
+
+
+def _drops(module: Any) -> bool:
+    shares = [value for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]
+    return any(shares) or ("Dropout" in type(module).__name__ and module.p > 0)
 
 
 def scores(trainer: Any, prepared: Prepared, size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

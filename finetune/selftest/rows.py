@@ -39,7 +39,7 @@ def sampled(recipe: Recipe, folder: Path) -> tuple[dict[str, Any], dict[str, Any
         from finetune.data import load_splits
         from finetune.data.files import named_sources
 
-        options = replace(recipe.data, leakage="off", duplicates="off", streaming=False)
+        options = replace(recipe.data, leakage="off", duplicates="off", streaming=False, augment=None)
         try:
             splits = load_splits(options, columns)
         except EnvironmentFailed:

@@ -21,8 +21,26 @@ KEPT = (  # of the recipe's train section; the rest says when and where, which a
     *("learning_rate", "head_learning_rate", "layer_decay", "freeze_layers", "weight_decay", "max_grad_norm", "optim"),
     *("rdrop_alpha", "adversarial", "adversarial_epsilon", "adversarial_steps", "adversarial_step_size"),
     *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "seed"),
-    *("train_sampling_strategy", "optim_args", "neftune_noise_alpha", "activation_checkpointing", "data_seed"),
+    *("train_sampling_strategy", "optim_args", "neftune_noise_alpha", "activation_checkpointing", "data_seed", "dp"),
 )
+QUIET = {  # of each section: says where and when, or how much, which few rows decide for themselves
+    "data": (
+        *("train", "validation", "test", "columns", "revision", "image", "sample_by", "encoding", "clean", "cache_dir"),
+        *("max_train_rows", "max_validation_rows", "max_test_rows"),
+    ),
+    "model": ("path", "revision", "config", "gguf_file", "tokenizer", "sha256", "trust_remote_code"),
+    "adapter": (),
+    "train": (
+        *("output_dir", "overwrite", "run_name", "report_to", "disable_tqdm", "max_hours", "allow_change", "use_cpu"),
+        *("num_train_epochs", "max_steps", "warmup_steps", "gradient_accumulation_steps", "early_stopping_patience"),
+        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    ),
+    "evaluate": (
+        *("resamples", "baselines", "reload", "reference_rows", "samples", "generated", "importance_samples"),
+    ),
+}
+CADENCES = ("eval_", "save_", "logging_", "log_", "per_device_")  # what options of when begin with
+UPDATES = 7  # of a game whose updates take so many rows that few rows make too few of them
 FEW = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False, "logging_steps": 1}
 FEW |= {"report_to": "none", "disable_tqdm": True, "use_cpu": True, "bf16": False}
 FEW |= {"per_device_train_batch_size": BATCH, "per_device_eval_batch_size": BATCH}
@@ -92,9 +110,15 @@ def shrunk(recipe: Recipe, folder: Path) -> Small:
         sections["adapter"] = deepcopy(given["adapter"])
         sections["adapter"].pop("layers_to_transform", None)
     sections["train"] = {**_kept(given["train"]), **FEW, "num_train_epochs": 2, "output_dir": str(folder / "run")}
+    half = {name: True for name in ("bf16", "fp16") if getattr(recipe.train, name)}  # by the machine, where not given
+    said += _left_out({**given, "train": {**given["train"], **half}}, sections)
     exact = deepcopy(sections)
+    if getattr(recipe.task, "critic_steps", 1) > 1:
+        sections["train"]["max_steps"] = UPDATES
     exact["model"] = exact_model
     exact["train"] |= PLAIN
+    if exact["train"].pop("dp", None) is not None:
+        said.append("accumulation, processes, padding, packing: without train.dp, whose draws nobody can repeat")
     for name in ("lr_scheduler_kwargs", "warmup_steps", "optim_args", "neftune_noise_alpha", "head_learning_rate"):
         exact["train"].pop(name, None)
     if exact["train"].pop("rdrop_alpha", None) is not None:
@@ -107,6 +131,17 @@ def shrunk(recipe: Recipe, folder: Path) -> Small:
     for each in (sections, exact):
         Recipe.from_dict(each)  # refuses here what would break every check
     return Small(sections, exact, [*notes, *said])
+
+
+def _left_out(given: dict[str, Any], small: dict[str, Any]) -> list[str]:
+    """Return a sentence on the options that the small recipe has not, or has otherwise."""
+    names = [
+        f"{section}.{name}"
+        for section, quiet in QUIET.items()
+        for name, value in given.get(section, {}).items()
+        if name not in quiet and not name.startswith(CADENCES) and small.get(section, {}).get(name) != value
+    ]
+    return [f"left out, or otherwise here: {', '.join(names)}; they are not tried"] if names else []
 
 
 def _kept(train: dict[str, Any]) -> dict[str, Any]:
