@@ -259,6 +259,14 @@ def test_a_selftest_that_is_stopped_says_that_nothing_of_it_is_kept(monkeypatch,
     assert "selftest: stopped by SIGTERM; nothing of it is kept, and the same command starts it anew." in said
 
 
+def test_a_recipes_own_conversations_are_learned(sections, monkeypatch, capsys) -> None:
+    only(monkeypatch, "padding", "schedule")
+    found = selftest(Recipe.from_dict(sections("chat")))
+
+    assert [each.result for each in found] == ["ok"] * 2
+    assert "train, 11 of 18 validation, 7 of 22 test rows of the recipe's own" in capsys.readouterr().out
+
+
 def test_every_option_that_is_not_tried_is_said(sections, home, tmp_path) -> None:
     from finetune.selftest.shrinking import shrunk
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.data.options import Holdout, ImageOptions
 from finetune.errors import EnvironmentFailed
 from finetune.selftest.generated import generated, generated_images
+from finetune.tasks.conversations import turns_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -139,7 +140,9 @@ def _classes(value: Any) -> set[str]:
 
 def _short(row: dict[str, Any], columns: Columns, rows: int) -> dict[str, Any]:
     """Return a row whose plain texts are cut; lists of words, passages and conversations stay whole."""
-    if columns.words or columns.passage or columns.parts:
+    if columns.parts is not None:  # a file of conversations has no column of their text
+        return {"messages": turns_of(row[columns.parts.text])}
+    if columns.words or columns.passage:
         return row
     most = LONG if rows > 4 else 3000
     texts = (*columns.texts, columns.target)
