@@ -258,14 +258,18 @@ def _sides(recipe: Recipe, processor: Processor, rows: Mapping[str, Dataset]) ->
 
 def _held_out(recipe: Recipe, sides: Sides) -> dict[str, Any]:
     """Return what is to be known of the rows that were not trained on: whether they chose when training was over."""
+    documents = [len(set(each.tolist())) for each in sides.documents]
+    several = documents != [len(sides.members), len(sides.others)]
+    told = {"held_out": sides.split, "held_out_chose": sides.split == "validation" and _is_chosen(recipe)}
+    return told | ({"documents": dict(zip(("train", sides.split), documents, strict=True))} if several else {})
+
+
+def _is_chosen(recipe: Recipe) -> bool:
+    """Say whether validation rows choose the weights of a recipe's run."""
     from finetune.training.options import fitted_to
 
     train = fitted_to(recipe.train, True, recipe.task.best_score, recipe.task.best_is_greatest)
-    chosen = bool(train.load_best_model_at_end) or train.early_stopping_patience is not None
-    documents = [len(set(each.tolist())) for each in sides.documents]
-    several = documents != [len(sides.members), len(sides.others)]
-    told = {"held_out": sides.split, "held_out_chose": sides.split == "validation" and chosen}
-    return told | ({"documents": dict(zip(("train", sides.split), documents, strict=True))} if several else {})
+    return bool(train.load_best_model_at_end) or train.early_stopping_patience is not None
 
 
 def _some(rows: Dataset, random: np.random.Generator) -> Dataset:
