@@ -2,60 +2,83 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
-from transformers import AutoTokenizer
+from datasets import Dataset
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from finetune.cli import main
+from finetune.editing.contextual import substituted
 from finetune.errors import UserError
+from finetune.loading import ModelOptions
 from finetune.preparation import prepare
 from finetune.recipe import Recipe
+from finetune.tasks.text_vae import TextVAETask
+from finetune.tasks.two_tokenizers import encoder_tokenizer
 
-TEXTS = [kind for kind in tiny.TASKS if not kind.startswith("image") and kind != "chat"]
+CELLS = [(kind, "whole") for kind in tiny.TASKS if not kind.startswith("image") and kind != "chat"]
 
 
-def typed(row: dict[str, Any], token: str) -> dict[str, Any]:
-    """Return a row with the token typed into each of its texts; labels and answers stay."""
+def with_typed(row: dict[str, Any], words: str) -> dict[str, Any]:
+    """Return a row with the words typed into each of its texts; labels and answers stay."""
     made = dict(row)
     for name in {"text", "question", "context"} & set(row):
-        made[name] = f"{row[name]} {token} the film"
+        made[name] = f"{row[name]} {words} the film"
     if "tokens" in row:
-        made["tokens"] = [row["tokens"][0] + token, *row["tokens"][1:]]
+        made["tokens"] = [row["tokens"][0] + words, *row["tokens"][1:]]
     return made
 
 
-@pytest.mark.parametrize("kind", TEXTS)
-def test_a_typed_token_is_text_in_every_tasks_inputs(sections, write_recipe, tmp_path, contract, kind):
-    made = sections(kind)
-    train = Path(made["data"]["train"])
-    rows = [json.loads(line) for line in train.read_text().splitlines()]
-    made["data"]["cache_dir"] = str(tmp_path / "cache")
-    made["data"]["duplicates"] = "off"
+def lookalike(token: str) -> str:
+    """Return a text of the same letters as a special token, in another order."""
+    letters = iter([each for each in token if each.isalpha()][::-1])
+    return "".join(next(letters) if each.isalpha() else each for each in token)
 
-    def specials(token: str | None) -> tuple[int, int, Any]:
-        """Return how many special tokens stand in the inputs of the training rows, their number, the tokenizer."""
-        given = rows if token is None else [typed(row, token) for row in rows]
-        made["data"]["train"] = str(tiny.write_rows(tmp_path / "train.jsonl", given))
-        prepared = prepare(Recipe.read(write_recipe(made)), ("train",))
-        reader = getattr(prepared.processor, "encoder", prepared.processor)
-        known = {reader.sep_token_id, reader.eos_token_id, reader.cls_token_id, reader.bos_token_id} - {None}
-        held = prepared.encoded["train"].inputs["input_ids"][:]
-        return sum(one in known for ids in held for one in ids), len(held), reader
 
-    plain, inputs, reader = specials(None)
-    token = reader.sep_token or reader.eos_token
-    with_token, inputs_with, _ = specials(token)
+@pytest.mark.parametrize(("kind", "adapter"), [*CELLS, ("masked-lm", "paired")])
+def test_a_typed_token_is_text_in_every_tasks_inputs(sections, write_recipe, tmp_path, contract, kind, adapter):
+    made = sections(kind, adapter, data={"cache_dir": str(tmp_path / "cache")})
+    prepared = prepare(Recipe.read(write_recipe(made)), ("train",))
+    task, rows = prepared.recipe.task, prepared.splits.rows["train"]
+    reader = encoder_tokenizer(prepared.processor)
 
-    assert reader(f"x {token}")["input_ids"].count(reader.convert_tokens_to_ids(token)) >= 1
-    if kind in ("question-answering", "token-classification"):  # longer texts fall into more windows
-        assert with_token / inputs_with == plain / inputs
-    else:
-        assert with_token == plain
-    contract("S2", tasks_with_typed_tokens=1)
+    def specials(words: str) -> int:
+        """Return how many special tokens stand in the inputs of rows with these words."""
+        given = rows.map(with_typed, fn_kwargs={"words": words}, load_from_cache_file=False)
+        held = task.encode(given, prepared.processor, prepared.recipe.data.on_long).inputs["input_ids"][:]
+        return sum(one in reader.all_special_ids for ids in held for one in ids)
+
+    for token in reader.all_special_tokens:
+        assert reader.convert_tokens_to_ids(token) in reader(f"x {token}", add_special_tokens=False)["input_ids"]
+        assert specials(token) == specials(lookalike(token)), token
+    contract("S2", tasks_with_typed_tokens=1, tokens_typed=len(reader.all_special_tokens))
+
+
+def test_a_typed_token_is_text_for_the_encoder_of_a_text_autoencoder(home):
+    task = TextVAETask(max_length=64)
+    halves = {"encoder": str(home / "bert"), "decoder": str(home / "gpt2")}
+    options = ModelOptions(config={"model_type": "finetune-text-vae", "preset": "pretrained", **halves})
+    processor = task.load_processor(options, lambda: iter(()))
+    tokens = processor.encoder.all_special_tokens
+    rows = Dataset.from_dict({"text": [f"the {each} film" for each in tokens], "row_id": tokens})
+    inputs = task.encode(rows, processor, "error").inputs
+
+    batch = task.collator(processor)(list(inputs))
+
+    plain = processor.encoder(f"the {lookalike('[MASK]')} film")["input_ids"]
+    assert batch["encoder_input_ids"].tolist() == [plain] * len(tokens)
+
+
+def test_a_text_with_a_typed_token_is_left_alone_where_a_model_writes_other_words(home):
+    model = AutoModelForMaskedLM.from_pretrained(home / "bert").eval()
+    processor = AutoTokenizer.from_pretrained(home / "bert")
+    texts = [f"the film {each} was good" for each in (*processor.all_special_tokens, "[PES]")]
+
+    made = substituted(texts, [str(number) for number in range(len(texts))], 0.5, model, processor)
+
+    assert [one == other for one, other in zip(made, texts, strict=True)] == [True] * (len(texts) - 1) + [False]
 
 
 def test_a_turn_with_a_special_token_is_refused_where_it_is_learned_and_where_it_is_asked(run):

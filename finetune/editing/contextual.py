@@ -60,7 +60,8 @@ def substituted(
     """
     import torch
 
-    hidden = [_hidden(text, share, seed, str(processor.mask_token)) for text, seed in zip(texts, seeds, strict=True)]
+    special = processor.all_special_tokens
+    hidden = [_hidden(text, share, seed, special) for text, seed in zip(texts, seeds, strict=True)]
     made = list(texts)
     order = sorted((at for at, each in enumerate(hidden) if each is not None), key=lambda at: (len(texts[at]), at))
     words = _words(processor, model.config.vocab_size).to(model.device) if order else None
@@ -71,12 +72,15 @@ def substituted(
     return made
 
 
-def _hidden(text: str, share: float, seed: str, mask: str) -> Hidden | None:
-    """Return a text with words hidden, drawn by the seed; None where there is nothing to hide, or nothing around it."""
+def _hidden(text: str, share: float, seed: str, special: list[str]) -> Hidden | None:
+    """Return a text with words hidden, drawn by the seed; None where there is nothing to hide, or nothing around it.
+
+    None too for a text in which somebody typed a special token: it could not be told from the masks.
+    """
     chance = random.Random(f"{seed}\x1fwords")
     found = list(re.finditer(r"\S+", text))
     places = [place for place, each in enumerate(found) if core(each[0])[1].isalpha()]
-    if len(found) < 2 or not places or mask in text:
+    if len(found) < 2 or not places or any(token in text for token in special):
         return None
     times = min(max(1, round(share * len(found))), len(places), len(found) - 1)
     pieces, words, at = [], [], 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.errors import UserError
 from finetune.task import Encoded
-from finetune.tasks.lengths import length_facts
+from finetune.tasks.lengths import AS_TEXT, length_facts
 from finetune.tasks.masked_texts import renumbered
 from finetune.tasks.masking import FREE
 
@@ -197,7 +197,7 @@ class SentencePairs:
             for text in texts
         ]
         flat = [sentence for each in documents for sentence in each]
-        ids = self.processor(flat, add_special_tokens=False, verbose=False)["input_ids"] if flat else []
+        ids = self.processor(flat, add_special_tokens=False, **AS_TEXT)["input_ids"] if flat else []
         counts = iter(len(one) for one in ids)
         return documents, [[next(counts) for _ in each] for each in documents]
 
@@ -240,10 +240,9 @@ class SentencePairs:
         if not pairs:
             return
         firsts, seconds = [each.first for each in pairs], [each.second for each in pairs]
-        whole = self.processor(firsts, seconds, verbose=False)["input_ids"]
-        told = self.processor(
-            firsts, seconds, truncation="longest_first", max_length=self.block_size, return_token_type_ids=True
-        )
+        whole = self.processor(firsts, seconds, **AS_TEXT)["input_ids"]
+        cut_to = {"truncation": "longest_first", "max_length": self.block_size}
+        told = self.processor(firsts, seconds, return_token_type_ids=True, **cut_to, **AS_TEXT)
         special = set(self.processor.all_special_ids)
         for place, pair in enumerate(pairs):
             cut = len(whole[place]) > self.block_size

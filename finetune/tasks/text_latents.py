@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from finetune.tasks.lengths import AS_TEXT
 from finetune.tasks.two_tokenizers import TwoTokenizers, decoder_tokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def collate(inputs: list[dict[str, Any]], processor: Processor) -> Batch:
     batch["labels"] = padded([each["labels"] for each in inputs], IGNORED, longest)
     if isinstance(processor, TwoTokenizers):
         texts = [words.decode(each["labels"], skip_special_tokens=True) for each in inputs]
-        read = processor.encoder(texts, padding=True, truncation=True, return_tensors="pt")
+        read = processor.encoder(texts, padding=True, truncation=True, return_tensors="pt", **AS_TEXT)
         batch |= {f"encoder_{name}": read[name] for name in ("input_ids", "attention_mask")}
     return batch
 
