@@ -6,11 +6,11 @@ import csv
 import itertools
 import sys
 from collections.abc import Iterator
-from typing import Literal
 
 from finetune.data.chunks import Chunk, Findings, Request, present_columns
 from finetune.data.decoding import open_text
 from finetune.data.faults import listed, shown
+from finetune.data.records import Records
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -29,12 +29,11 @@ def read_delimited(request: Request, findings: Findings) -> Iterator[Chunk]:
             faults.add(piece.path, None, "is empty")
             return
         delimiter = find_delimiter(first, request, findings)
-        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True, quoting=quoting)
-        yield from read_records(reader, request, findings, skipped)
+        records = Records(itertools.chain([first], lines), delimiter, quoted)
+        yield from read_records(records, request, findings, skipped)
 
 
-def read_records(reader: Iterator[list[str]], request: Request, findings: Findings, skipped: int) -> Iterator[Chunk]:
+def read_records(reader: Records, request: Request, findings: Findings, skipped: int) -> Iterator[Chunk]:
     """Give the asked columns of the records below the header; `skipped` lines of the file came before it."""
     header = read_header(reader, request, findings, skipped + 1)
     if header is None:
@@ -49,12 +48,12 @@ def read_records(reader: Iterator[list[str]], request: Request, findings: Findin
 
 
 def whole_records(
-    reader: Iterator[list[str]], header: list[str], request: Request, findings: Findings, skipped: int
+    reader: Records, header: list[str], request: Request, findings: Findings, skipped: int
 ) -> Iterator[tuple[int, list[str]]]:
     """Give (line where it begins, cells) of each record; those of another width are noted and left out."""
     path, width, blank = request.piece.path, len(header), 0
     while True:
-        line = skipped + reader.line_num + 1  # type: ignore[attr-defined]
+        line = skipped + reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
@@ -72,7 +71,7 @@ def whole_records(
         findings.notes.append(f"{path}: {blank} blank lines are left out")
 
 
-def read_header(reader: Iterator[list[str]], request: Request, findings: Findings, line: int) -> list[str] | None:
+def read_header(reader: Records, request: Request, findings: Findings, line: int) -> list[str] | None:
     """Return the names of the columns, or None after noting why they cannot be used; `line` is where they stand."""
     path, faults = request.piece.path, findings.faults
     try:
