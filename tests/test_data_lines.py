@@ -5,14 +5,22 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
+import tiny
+from datasets import Dataset, DatasetDict
+from PIL import Image
 
 from finetune.data import DataOptions, load_splits
+from finetune.data.options import ImageOptions
 from finetune.errors import UserError
 from finetune.task import Columns
+from finetune.tasks.chat import Chat
 
 TEXTS = Columns(("text",), "label")
 WORDS = Columns(("tokens",), "ner_tags", words="tokens")
@@ -80,6 +88,75 @@ def test_a_clean_file_is_not_refused(contract, name):
     file, content, columns, options = CLEAN[name]
 
     assert len(read(file, content, columns, duplicates="off", **options)) >= 1
+    contract("I3", clean_corpora=1, refused=0)
+
+
+def parquet(name: str) -> str:
+    pyarrow.parquet.write_table(pa.table({"text": ["a fine film", "dull"], "label": [0, 1]}), name)
+    return name
+
+
+def arrow(name: str) -> str:
+    with pa.ipc.new_file(name, pa.schema([("text", pa.string()), ("label", pa.int64())])) as file:
+        file.write_table(pa.table({"text": ["a fine film", "dull"], "label": [0, 1]}))
+    return name
+
+
+def saved(name: str) -> str:
+    Dataset.from_dict({"text": ["a fine film", "dull"], "label": ["x", "y"]}).save_to_disk(name)
+    return name
+
+
+def several_splits(name: str) -> str:
+    DatasetDict({"train": Dataset.from_dict({"text": ["fine"], "label": ["x"]})}).save_to_disk(name)
+    return name
+
+
+def pictures(name: str) -> str:
+    for number, label in enumerate(("cat", "dog")):
+        (Path(name) / label).mkdir(parents=True)
+        Image.new("L", (8, 8), 90 * number).save(Path(name) / label / "one.png")
+    return name
+
+
+def arrays(name: str) -> str:
+    return str(tiny.write_images(Path(name), 4, 1))
+
+
+def text(content: str) -> Callable[[str], str]:
+    def write(name: str) -> str:
+        Path(name).write_bytes(content.encode())
+        return name
+
+    return write
+
+
+IMAGES = Columns((), "label", image="image")
+PAIRS = Columns(("source",), "target", target="target")
+MESSAGES = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "Warm."}]
+OTHERS: dict[str, tuple[str, Callable[[str], str], Columns, dict[str, Any]]] = {
+    "Parquet": ("a.parquet", parquet, TEXTS, {}),
+    "Arrow": ("a.arrow", arrow, TEXTS, {}),
+    "a saved data set": ("saved", saved, TEXTS, {}),
+    "a saved data set of splits": ("splits", several_splits, TEXTS, {}),
+    "plain text, a line a row": ("a.txt", text("one\n\ntwo\r\n"), Columns(("text",), None), {"sample_by": "line"}),
+    "plain text, a document": ("a.txt", text("one\n\ntwo"), Columns(("text",), None), {}),
+    "a folder of images": ("images", pictures, IMAGES, {"image": ImageOptions(size=8)}),
+    "arrays of images": ("a.npz", arrays, IMAGES, {"image": ImageOptions(size=8)}),
+    "pairs of texts": ("a.tsv", text("source\ttarget\nein Film\ta film\n"), PAIRS, {}),
+    "messages": ("a.jsonl", text(line(messages=MESSAGES)), Chat(template="plain").columns(), {}),
+    "a prompt and a completion": (
+        "a.jsonl", text(line(prompt="How?", completion="Warm.")), Chat(template="plain").columns(), {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_clean_corpus_of_every_other_kind_is_not_refused(contract, name):
+    place, write, columns, options = OTHERS[name]
+    given = DataOptions(train=write(place), duplicates="off", **options)
+
+    assert len(load_splits(given, columns, ("train",)).rows["train"]) >= 1
     contract("I3", clean_corpora=1, refused=0)
 
 
