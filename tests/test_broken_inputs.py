@@ -103,6 +103,9 @@ CASES: list[tuple[str, Files, dict[str, Any], str]] = [
     ("output-has-other-files", {"other/thesis.txt": "x"}, {"train": {"output_dir": "other"}}, r"thesis\.txt"),
 ]  # fmt: skip
 
+# Nothing but the weights, or the model that they are of, can tell these.
+BY_WEIGHTS = {"wrong-digest", "pickled-weights", "broken-weights", "unknown-target", "method-that-cannot"}
+
 
 @pytest.fixture
 def place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -138,9 +141,19 @@ def files_of(place: Path) -> set[Path]:
     return {path for path in place.rglob("*") if path.is_file()}
 
 
-def refused(capsys: pytest.CaptureFixture[str], line: str) -> None:
-    """Train recipe.yaml, and assert that it ends with 2 and one line, which this pattern is found in."""
-    code = main(["train", "recipe.yaml"])
+def refused(capsys: pytest.CaptureFixture[str], contract: Any, line: str, weights: bool = False) -> None:
+    """Train recipe.yaml, and assert that it ends with 2 and one line, which this pattern is found in.
+
+    No weights are loaded for that, unless it is `weights` that have to tell.
+    """
+
+    def loaded(*given: Any, **named: Any) -> None:
+        raise AssertionError("weights were loaded before the mistake was found")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not weights:
+            patch.setattr("finetune.run.load_model", loaded)
+        code = main(["train", "recipe.yaml"])
 
     error = capsys.readouterr().err
     said = [each for each in error.splitlines() if each.startswith("finetune: ")]
@@ -148,14 +161,17 @@ def refused(capsys: pytest.CaptureFixture[str], line: str) -> None:
     assert len(said) == 1, error
     assert "Traceback" not in error
     assert re.search(line, said[0]), said[0]
+    contract("I1", broken_inputs=1)
 
 
 @pytest.mark.parametrize(("name", "files", "changes", "line"), CASES, ids=[case[0] for case in CASES])
-def test_a_broken_input_is_one_line_exit_2_and_nothing_written(place, capsys, name, files, changes, line) -> None:
+def test_a_broken_input_is_one_line_exit_2_and_nothing_written(
+    place, capsys, contract, name, files, changes, line
+) -> None:
     write(place, files, changes)
     before = files_of(place)
 
-    refused(capsys, line)
+    refused(capsys, contract, line, weights=name in BY_WEIGHTS)
     assert files_of(place) == before
 
 

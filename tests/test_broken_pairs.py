@@ -66,10 +66,12 @@ CASES: list[tuple[str, Files, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "files", "changes", "line"), CASES, ids=[case[0] for case in CASES])
-def test_a_broken_pair_is_one_line_exit_2_and_nothing_written(home, place, capsys, name, files, changes, line) -> None:
+def test_a_broken_pair_is_one_line_exit_2_and_nothing_written(
+    home, place, capsys, contract, name, files, changes, line
+) -> None:
     (place / "bart").symlink_to(home / "bart")
     write(place, {"train.jsonl": GOOD, **files}, {"task": TASK, "model": {"path": "bart"}, **changes})
     before = files_of(place)
 
-    refused(capsys, line)
+    refused(capsys, contract, line)
     assert files_of(place) == before

@@ -83,7 +83,9 @@ def place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("name", "files", "changes", "line"), CASES, ids=[case[0] for case in CASES])
-def test_broken_tags_are_one_line_exit_2_and_nothing_written(place, capsys, name, files, changes, line) -> None:
+def test_broken_tags_are_one_line_exit_2_and_nothing_written(
+    place, capsys, contract, name, files, changes, line
+) -> None:
     for file, content in files.items():
         (place / file).write_text(content)
     sections: dict[str, Any] = {
@@ -96,5 +98,5 @@ def test_broken_tags_are_one_line_exit_2_and_nothing_written(place, capsys, name
         sections[section] = {**sections.get(section, {}), **options}
     (place / "recipe.yaml").write_text(yaml.safe_dump(sections))
 
-    refused(capsys, line)
+    refused(capsys, contract, line)
     assert not (place / "runs").exists()
