@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import hub_server
 import psutil
 import pytest
 
@@ -31,7 +32,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def give(route: str, made: dict[str, Any], home: Path) -> tuple[list[str], dict[str, str]]:
+def give(
+    route: str, made: dict[str, Any], home: Path, host: str = "huggingface.co"
+) -> tuple[list[str], dict[str, str]]:
     """Put the token where a route has it; return words for the command line and variables."""
     home.mkdir()
     variables = {"HOME": str(home), "HF_HOME": str(home / "hf")}
@@ -43,7 +46,7 @@ def give(route: str, made: dict[str, Any], home: Path) -> tuple[list[str], dict[
     if route == "environment":
         return [], variables | {"HF_TOKEN": CANARY, "HUGGING_FACE_HUB_TOKEN": CANARY}
     if route == "netrc":
-        (home / ".netrc").write_text(f"machine huggingface.co login jane password {CANARY}\n")
+        (home / ".netrc").write_text(f"machine {host} login jane password {CANARY}\n")
         (home / ".netrc").chmod(0o600)
     elif route == "token file":
         (home / "hf" / "token").write_text(CANARY)
@@ -102,6 +105,43 @@ def test_a_token_stands_in_no_byte_of_a_run(sections, write_recipe, tmp_path, co
     assert CANARY not in said
     assert not any(CANARY in line for line in lines)
     contract("S4", outputs_searched=len(files) + 1, found=0)
+
+
+TAKEN = {"environment": True, "token file": True, "netrc": False, "configuration": False}  # by huggingface_hub
+CODES = {"crash": 1, "commit": 0, "whoami": 4}  # a run that cannot be published is whole
+SHOWN = [*itertools.product(("environment", "token file"), CODES), ("netrc", "crash"), ("configuration", "crash")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("route", "ending"), SHOWN)
+def test_a_token_that_was_shown_to_the_hub_stands_in_no_byte_either(
+    sections, write_recipe, home, tmp_path, hub, contract, route, ending
+):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    hub.accounts[CANARY] = hub_server.Account("jane", "write")
+    hub.upload("jane/bert", home / "bert", private=True)
+    made = sections("text-classification", "lora", model={"path": "jane/bert"}, train={"report_to": "tensorboard"})
+    made["train"]["output_dir"] = str(folder / "run")
+    made["data"]["cache_dir"] = str(folder / "cache")
+    made["publish"] = {"to": "jane/made", "license": "mit", "language": "en", "attempts": 1}
+    if ending != "crash":  # a Hub that repeats what it was shown
+        hub.fail("status", 99, path=f"/{ending}", status=500, message=f"no access for {CANARY}")
+    words, variables = give(route, made, tmp_path / "jane", host="127.0.0.1")
+    given = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | variables
+    ends = "crash" if ending == "crash" else "ok"
+    command = [sys.executable, "-c", CRASH, ends, "train", str(write_recipe(made)), *words]
+
+    code, said, lines = followed(command, given, tmp_path / "said.txt")
+
+    assert (CANARY in hub.tokens) == TAKEN[route]
+    assert code == (CODES[ending] if TAKEN[route] else 2), said
+    left = [file for file in [*folder.rglob("*"), *(tmp_path / "jane" / "hf" / "hub").rglob("*")] if file.is_file()]
+    assert not [file for file in left if CANARY.encode() in file.read_bytes()]
+    assert CANARY not in said
+    assert not any(CANARY in line for line in lines)
+    assert CANARY.encode() not in b"".join(hub.received)
+    contract("S4", outputs_searched=len(left) + 1, runs_that_showed_the_token=int(TAKEN[route]), found=0)
 
 
 def test_a_line_that_ends_a_command_hides_a_token(capsys):

@@ -21,6 +21,7 @@ class Fault:
     path: str = ""  # a pattern that the path holds
     status: int = 500
     headers: dict[str, str] = field(default_factory=dict)
+    message: str = ""  # "injected STATUS" when empty
     pause: float = 0.2  # seconds
     skip: int = 0  # matching requests that pass before
 

@@ -47,12 +47,14 @@ class HubHandler(BaseHTTPRequestHandler):
             return self._close()
         body = self._body()
         self.hub.received.append(body)
+        self.hub.tokens.add(self._token())
         if fault is not None and fault.kind == "stall":
             time.sleep(fault.pause)
             return self._close()
         try:
             if fault is not None and fault.kind == "status":
-                raise Refused(fault.status, message=f"injected {fault.status}", error=f"injected {fault.status}")
+                said = fault.message or f"injected {fault.status}"
+                raise Refused(fault.status, message=said, error=said)
             found = answer(self.hub, self._request(body))
         except Refused as refused:
             found = _refusal(refused)
@@ -67,11 +69,14 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def _request(self, body: bytes) -> Request:
         parts = urlsplit(self.path)
-        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        given = self._token()
         if given and given not in self.hub.accounts:
             raise Refused(401, "", "Invalid credentials in Authorization header")
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         return Request(self.command, unquote(parts.path), query, body, self.hub.accounts.get(given), self.headers)
+
+    def _token(self) -> str:
+        return str(self.headers.get("Authorization", "")).removeprefix("Bearer ")
 
     def _body(self) -> bytes:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):

@@ -122,6 +122,7 @@ class Store:
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str, int]] = field(default_factory=list)  # method, path, status
     received: list[bytes] = field(default_factory=list)  # the body of every request
+    tokens: set[str] = field(default_factory=set)  # that came with requests, "" for none
     gated: set[str] = field(default_factory=set)  # ids that nobody has access to yet
     address: str = ""
     lock: threading.RLock = field(default_factory=threading.RLock)
