@@ -39,6 +39,7 @@ ORIGIN = "origin.json"  # of a run that was made of another: by what verb, of wh
 NOVELTY = "novelty"
 CHECKPOINTS = "checkpoints"
 PUBLICATION = "publish.json"
+AUDIT = "audit.json"  # in a folder beside the run: see `audit_beside`
 SEEDS = "seeds.json"  # of a folder that holds a run for each of several seeds
 
 REFERENCE_BATCH = 4  # rows: a language model's logits are (rows, tokens, vocabulary)
@@ -55,6 +56,11 @@ class Verdict:
     max_difference: float
     rows: int
     process: str  # "fresh" or "same"
+
+
+def audit_beside(run: Path | str) -> Path:
+    """Return the folder in which an audit of a run lies, unless it was told another one."""
+    return Path(f"{run}-audit")
 
 
 def staged(path: Path) -> Path:

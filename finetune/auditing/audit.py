@@ -19,6 +19,7 @@ from finetune.auditing.page import write_page
 from finetune.auditing.verdict import verdict
 from finetune.deriving import refuse_existing, staged
 from finetune.errors import CheckFailed, Stopped, UserError
+from finetune.publishing.audited import trained_as
 from finetune.training import nonfinite
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from finetune.task import Processor
     from finetune.training.trainer import Trainer
 
-RESULT = "audit.json"
 RESAMPLES = 1000
 CANARIES = 20
 LEAST_CANARIES = 5
@@ -61,6 +61,8 @@ def audit(
 ) -> Path:
     """Measure what a model keeps of its rows; return the folder with audit.json, audit.png and audit.html.
 
+    The card of the finished run beside which that folder lies gets a part about it.
+
     A recipe is trained once, in a folder that is gone afterwards, with `canaries` secrets (20) for each number of times
     that they stand in the rows (of tasks that learn to write), and rows are told from held-out ones by their loss. Of a
     finished run only the second is asked.
@@ -70,6 +72,7 @@ def audit(
         Stopped: by a signal, and nothing is kept.
         CheckFailed: the training diverged; its rows are kept beside the folder.
     """
+    from finetune.publishing.card import write_card
     from finetune.recipe import Recipe
 
     if canaries is not None and canaries < LEAST_CANARIES:
@@ -81,7 +84,8 @@ def audit(
     _refuse(recipe)
     if canaries is not None and (why := _without_canaries(recipe, of_run)):
         raise UserError(f"--canaries: {why}; leave it out.")
-    folder = output or Path(f"{recipe_or_run if of_run else recipe.train.output_dir}-audit")
+    run = recipe_or_run if of_run else Path(str(recipe.train.output_dir))
+    folder = output or artefact.audit_beside(run)
     refuse_existing(folder)
     with staged(folder) as stage:
         recipe = _apart(recipe, stage / "training")
@@ -89,14 +93,16 @@ def audit(
             found = _of_run(recipe_or_run, recipe, overrides) if of_run else _of_recipe(recipe, canaries or CANARIES)
         shutil.rmtree(stage / "training", ignore_errors=True)  # what it learned by heart is not kept
         found = {"verdict": verdict(found), "of": recipe_or_run.resolve().name, "task": recipe.task.kind, **found}
-        artefact.write_json(stage / RESULT, found)
+        artefact.write_json(stage / artefact.AUDIT, found)
         write_page(stage, found)
+    if folder == artefact.audit_beside(run) and artefact.status(run) == "finished":
+        write_card(run, Recipe.read(run / artefact.RECIPE))  # which has a part for it
     return folder
 
 
 def shown(folder: Path) -> str:
     """Return the verdict of an audit, its numbers, and where its page lies."""
-    found = artefact.read_json(folder / RESULT)
+    found = artefact.read_json(folder / artefact.AUDIT)
     lines = []
     for times, each in found.get("canaries", {}).items():
         name = "never" if times == "0" else f"{times} time{'s' if times != '1' else ''}"
@@ -174,6 +180,7 @@ def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
     sides = _sides(recipe, processor, prepared.splits.rows)
     planted: list[planting.Canary] = []
     facts: dict[str, Any] = {"seed": seed, "rows": len(rows), **_held_out(recipe, sides)}
+    facts["trained_as"] = trained_as(recipe, prepared.splits.fingerprints)
     if why := planting.not_planted(recipe.task):
         print(f"audit: no secrets are planted: {why}. Rows are told by their loss.", flush=True)
     else:
@@ -204,6 +211,7 @@ def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
     if planted:
         bits = exposure.exposures(recipe, trained, processor, questions, folder)
         found["canaries"] = exposure.summary(bits, planted)
+        facts |= {"chance": exposure.CHANCE, "most": exposure.MOST}
         found["control_holds"] = exposure.control_holds(bits, planted)
     return found
 
@@ -229,6 +237,7 @@ def _of_run(run: Path, recipe: Recipe, overrides: Mapping[str, Any] | None) -> d
         untrained, _ = load_model(recipe, processor)
         before = sides.losses(trainer_for(alone, untrained, processor, folder))
     facts = {"seed": recipe.train.seed, "rows": len(splits.rows["train"]), **_held_out(own, sides)}
+    facts["trained_as"] = trained_as(recipe, splits.fingerprints)
     attacks = membership.attacks(*after, before, RESAMPLES, recipe.train.seed, sides.documents)
     return {"facts": facts, "membership": attacks, "losses": _plain(sides.split, after)}
 

@@ -13,6 +13,7 @@ from finetune import artefact
 from finetune.evaluation.findings import Predictions
 from finetune.evaluation.wording import interval, lead, named, number
 from finetune.foreign.adapters import digest_of_base
+from finetune.publishing.audited import audited
 from finetune.publishing.bases import Base, named_base
 from finetune.publishing.files import CARD, published_recipe
 from finetune.publishing.metadata import front_matter
@@ -111,6 +112,7 @@ def contents(run: Path, recipe: Recipe, place: Place) -> dict[str, Any]:
         "rows": _rows(own, rivals),
         **_found(run),
         "alarms": _json(run / artefact.EXAMINATION, {}).get("alarms", []),
+        "audit": audited(run, recipe),
         "data": _data(run),
         "examples": _examples(run) if place.publish.share_examples else [],
         "samples": _samples(run, place.publish.share_examples),
