@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -45,8 +46,11 @@ def result(folder):
 def test_secrets_that_were_seen_are_exposed_and_those_that_were_not_are_at_chance(recipe, tmp_path, capsys, contract):
     path = recipe("causal-lm", train={"num_train_epochs": 7})
 
+    started = time.process_time()
     assert main(["audit", str(path)]) == 0
+    taken = time.process_time() - started
 
+    assert taken < 60
     found = result(tmp_path / "run-audit")
     never, often = found["canaries"]["0"], found["canaries"]["16"]
     assert often["exposure"] > 7
@@ -66,7 +70,8 @@ def test_secrets_that_were_seen_are_exposed_and_those_that_were_not_are_at_chanc
     page = (tmp_path / "run-audit" / "audit.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page
     assert found["verdict"][0] in html.unescape(page)
-    contract("P1", secrets=80, exposure_seen_16_times=often["exposure"], exposure_never_seen=never["exposure"],
+    contract("P1", seconds=taken, secrets=80,
+             exposure_seen_16_times=often["exposure"], exposure_never_seen=never["exposure"],
              membership_auc=attack["auc"], held_out_against_held_out=control["auc"])  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,7 @@ CASES: list[tuple[str, Files, dict[str, Any], str]] = [
 
 # Nothing but the weights, or the model that they are of, can tell these.
 BY_WEIGHTS = {"wrong-digest", "pickled-weights", "broken-weights", "unknown-target", "method-that-cannot"}
+SECONDS = 15  # of processor time for a whole command that is refused: 5 on an idle core, 10 on one that is shared
 
 
 @pytest.fixture
@@ -135,6 +137,12 @@ def write(place: Path, files: Files, changes: dict[str, Any]) -> None:
         sections[name] = options if other_kind else {**sections.get(name, {}), **options}
         sections[name] = {key: value for key, value in sections[name].items() if value is not None}
     (place / "recipe.yaml").write_text(yaml.safe_dump(sections))
+
+
+def seconds_of_children() -> float:
+    """Return the processor time of the processes that ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def files_of(place: Path) -> set[Path]:
@@ -183,17 +191,20 @@ def test_a_broken_input_is_one_line_exit_2_and_nothing_written(
         for number in (5, 8, 15, 24, 26, 31, 42, 46)
     ],
 )
-def test_the_real_command_says_the_same(place, case) -> None:
+def test_the_real_command_says_the_same_and_soon(place, contract, case) -> None:
     _, files, changes, line = case
     write(place, files, changes)
-    before = files_of(place)
+    before, spent = files_of(place), seconds_of_children()
 
     done = subprocess.run(
         [sys.executable, "-m", "finetune", "train", "recipe.yaml"], capture_output=True, text=True, timeout=120,
         check=False,
     )  # fmt: skip
 
+    taken = seconds_of_children() - spent
     assert done.returncode == 2, done.stderr
+    assert taken < SECONDS
     assert "Traceback" not in done.stderr
     assert re.search(line, [each for each in done.stderr.splitlines() if each.startswith("finetune: ")][-1])
     assert files_of(place) == before
+    contract("I1", commands=1, seconds=taken)
