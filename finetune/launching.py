@@ -19,6 +19,7 @@ from finetune.errors import Stopped, UserError, did_you_mean
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 LAUNCHED = "FINETUNE_LAUNCHED"  # in the environment of what `launch` starts
+GRACE = 600  # seconds for a step and its checkpoint after a signal; torchrun's own 30 are too few for large models
 PACKAGE = Path(__file__).parent
 FOLDERS = (PACKAGE.parent / "accelerate_configs", PACKAGE / "accelerate_configs")  # a checkout; a wheel
 
@@ -47,6 +48,7 @@ def launch(profile: str, arguments: list[str]) -> int:
         arguments = [*arguments, "--train.use_cpu=true"]
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(settings)))
     os.environ[LAUNCHED] = "1"
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
     _quiet_launcher()
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -103,13 +105,19 @@ def _handing_on() -> Iterator[None]:
     import psutil  # type: ignore[import-untyped]
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        for child in psutil.Process().children():
+        children = psutil.Process().children()
+        for child in children:
             child.send_signal(number)
+        if not children:  # none has been started yet: the command itself is what ends
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, hand_on)
     try:
         yield
     finally:

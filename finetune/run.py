@@ -190,9 +190,11 @@ def build_trainer(prepared: Prepared, model: PreTrainedModel, new: list[str]) ->
 def stamp(prepared: Prepared, model: PreTrainedModel) -> dict[str, Any]:
     """Return what of a recipe a resumed run must share with the run that it goes on with; the trainer adds its own.
 
-    A checkpoint of an adapter holds no base, so what lies at the base's place has to be what lay there.
+    A checkpoint of an adapter holds no base, so what lies at the base's place has to be what lay there. The first
+    process reads it through for all of them.
     """
     from finetune.foreign.adapters import origin
+    from finetune.training import ranks
 
     recipe = prepared.recipe.to_dict()
     files = {file: facts.get("sha256", facts) for file, facts in prepared.splits.fingerprints.items()}
@@ -200,4 +202,5 @@ def stamp(prepared: Prepared, model: PreTrainedModel) -> dict[str, Any]:
     if "train" not in prepared.encoded:  # nothing will be resumed
         return held
     reader = "tokenizer" if hasattr(prepared.processor, "init_kwargs") else "image_processor"
-    return {**held, "base": {"weights_sha256": origin(model), f"{reader}_sha256": prepared.reader}}
+    weights = ranks.all_said(origin(model) if ranks.rank() == 0 else None, prepared.recipe.train.device)[0]
+    return {**held, "base": {"weights_sha256": weights, f"{reader}_sha256": prepared.reader}}

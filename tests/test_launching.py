@@ -42,6 +42,18 @@ def test_a_profile_that_names_its_port_keeps_it(asked):
     assert asked[0].main_process_port is None  # the file's own is read by accelerate
 
 
+def test_a_signal_before_there_is_a_worker_ends_the_command(monkeypatch):
+    def signalled(arguments):
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it was started all the same")
+
+    monkeypatch.setattr(accelerate.commands.launch, "launch_command", signalled)
+
+    with pytest.raises(KeyboardInterrupt):
+        launch("gpu", ["env"])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_launcher_of_one_process_takes_it_along(sections, write_recipe, tmp_path, number):

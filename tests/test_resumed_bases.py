@@ -100,6 +100,23 @@ def test_a_checkpoint_that_says_nothing_of_its_base_is_resumed_where_that_is_all
     contract("R4", changes_refused=1, changes_allowed=1)
 
 
+def test_another_version_may_write_a_tokenizer_in_other_words_where_both_are_allowed(broken, tmp_path, contract):
+    broken(until=2)
+    path = tmp_path / "run" / "checkpoints" / "checkpoint-2"
+    old = json.loads((path / "manifest.json").read_text())
+    old["stamp"]["base"]["tokenizer_sha256"] = "0" * 64
+    (path / "manifest.json").write_text(json.dumps(old))
+    sealed(path)
+    with pytest.raises(UserError, match=r"base\.tokenizer_sha256 cannot be allowed"):
+        broken(allow_change=["base.tokenizer_sha256"])
+
+    old["stamp"]["versions"]["transformers"] = "5.0.0"
+    (path / "manifest.json").write_text(json.dumps(old))
+    sealed(path)
+    broken(allow_change=["base.tokenizer_sha256", "versions.transformers"])
+    contract("R4", changes_refused=1, changes_allowed=1)
+
+
 @pytest.mark.parametrize("layers", [None, 1])
 def test_what_a_model_came_from_is_known_where_it_starts_from_some_layers_too(bert, layers):
     from transformers import AutoConfig, AutoModel

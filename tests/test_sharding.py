@@ -10,8 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
-from transformers import AutoModelForSeq2SeqLM
+from peft import LoraConfig
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, ViTConfig, ViTModel
 
+from finetune.adapters import attach
 from finetune.errors import UserError
 from finetune.training.sharded import shard_blocks
 
@@ -37,11 +39,28 @@ def test_a_sharded_model_answers_and_learns(family):
     assert told["learned"] == "True"
 
 
+def units(model):
+    """Return the names of the classes that FSDP would make a unit of."""
+    plugin = SimpleNamespace(fsdp_version=2, transformer_cls_names_to_wrap=None)
+    shard_blocks(SimpleNamespace(accelerator=SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin)), model=model))
+    return plugin.transformer_cls_names_to_wrap
+
+
+def test_an_adapter_on_the_embeddings_is_no_other_place_of_theirs(home):
+    base = AutoModelForSequenceClassification.from_pretrained(home / "bert")
+    adapted = attach(base, LoraConfig(r=2, target_modules=["query", "word_embeddings"]), [])
+
+    assert units(adapted) == ["BertLayer"]
+
+
+def test_a_model_of_images_has_no_embeddings_to_look_for():
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    assert units(ViTModel(ViTConfig(image_size=8, patch_size=4, **sizes))) is None
+
+
 @pytest.mark.parametrize("family", ["bart", "t5"])
 def test_embeddings_that_stand_in_several_places_are_refused(tmp_path, family):
     model = AutoModelForSeq2SeqLM.from_pretrained(tiny.save_seq2seq(tmp_path / family, family))
-    plugin = SimpleNamespace(fsdp_version=2, transformer_cls_names_to_wrap=None)
-    trainer = SimpleNamespace(accelerator=SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin)), model=model)
 
     with pytest.raises(UserError, match="whose embeddings stand in 4 places: use the profile ddp, zero2 or zero3"):
-        shard_blocks(trainer)
+        units(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from families import family, left
 from test_training_processes import ROOT
 from torch.testing import assert_close
 
-from finetune.training import checkpoints
+from finetune.training import checkpoints, impatience
 from finetune.training.impatience import ONE_WISH, leave_signals_to_the_parent
 
 FIRST = "finetune: SIGTERM: the run stops and is saved at the end of a step; a second one ends it at once."
@@ -109,6 +110,25 @@ def test_a_step_is_waited_for_and_saved_unless_a_second_signal_comes_later(begin
     unbroken = weights(run("text-classification", **changes(tmp_path / "unbroken")))
     assert_close(weights(tmp_path / "run"), unbroken, rtol=0, atol=0)
     contract("R5", second_signals=1, second_slowest_s=seconds, different=0)
+
+
+def test_what_has_come_by_the_end_of_one_wish_is_passed_over_however_late_it_is_read():
+    reader, writer = os.pipe()
+    os.write(writer, bytes([signal.SIGTERM, signal.SIGINT]))
+    assert not impatience._is_over_within(reader, 0.0)
+    assert not select.select([reader], [], [], 0)[0]
+    os.write(writer, impatience.OVER)
+    assert impatience._is_over_within(reader, 0.0)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_signal_counts_where_nobody_reads_what_is_said(monkeypatch):
+    def broken(*given):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", broken)
+    impatience._say("SIGTERM")
 
 
 def test_a_reader_of_rows_ends_by_its_parent_alone():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from transformers import TrainerControl, TrainerState
 
 from finetune.errors import UserError
@@ -93,10 +94,11 @@ def test_what_one_process_looks_at_alone_is_whole_there(
     monkeypatch.setattr("transformers.integrations.deepspeed.is_deepspeed_zero3_enabled", lambda: sharding == "zero3")
     monkeypatch.setattr(TrainOptions, "world_size", processes)
     encoded, splits = {"train": SimpleNamespace(inputs=None)}, SimpleNamespace(fingerprints={})
-    prepared = SimpleNamespace(recipe=recipe, encoded=encoded, processor=None, splits=splits)
+    monkeypatch.setattr("finetune.training.rehearsal.rehearse", lambda trainer: None)
+    prepared = SimpleNamespace(recipe=recipe, encoded=encoded, processor=None, splits=splits, reader="")
 
     if refused is None:
-        assert build_trainer(prepared, None, []).task == recipe.task
+        assert build_trainer(prepared, nn.Identity(), []).task == recipe.task
         return
     with pytest.raises(UserError, match=f"^task.kind {kind} .*{refused}"):
-        build_trainer(prepared, None, [])
+        build_trainer(prepared, nn.Identity(), [])

@@ -102,7 +102,8 @@ class Clock(TrainerCallback, ExportableState):
     @property
     def elapsed(self) -> float:
         """Return the seconds of the whole run so far, of all starts."""
-        return self.earlier + time.monotonic() - self.begun
+        earlier = max(self.earlier, self.before)  # a checkpoint may be older than `earlier`
+        return earlier + time.monotonic() - self.begun
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.util import register_after_fork
 
 from finetune.errors import Stopped
@@ -48,21 +49,33 @@ def impatient(numbers: Collection[int], going_on: Callable[[], str]) -> Iterator
 
 
 def _listen(reader: int, numbers: Collection[int], going_on: Callable[[], str]) -> None:
-    first: float | None = None
+    heard = False
     while (byte := os.read(reader, 1)) != OVER:
         if byte[0] not in numbers:
             continue
         name = signal.Signals(byte[0]).name
-        if first is None:
-            first = time.monotonic()
+        if not heard:
+            heard = True
             _say(f"{name}: the run stops and is saved at the end of a step; a second one ends it at once.")
-        elif time.monotonic() - first > ONE_WISH:
+            if _is_over_within(reader, ONE_WISH):
+                return
+        else:
             try:
                 _say(f"ended by a second {name}: {going_on()}")
                 for each in multiprocessing.active_children():  # they look for their parent every few seconds only
                     each.kill()
             finally:
                 os._exit(Stopped.exit_code)  # as a kill would: what was being written is discarded by the next start
+
+
+def _is_over_within(reader: int, seconds: float) -> bool:
+    """Pass over what comes within some seconds, and what has come when they are over; say whether it was the end."""
+    until, left = time.monotonic() + seconds, seconds
+    while select.select([reader], [], [], max(left, 0))[0]:
+        if os.read(reader, 1) == OVER:
+            return True
+        left = until - time.monotonic()
+    return False
 
 
 def leave_signals_to_the_parent(_: int) -> None:
@@ -84,7 +97,8 @@ def _end_with_parent() -> None:
 def _say(line: str) -> None:
     """Write past Python's streams, whose locks the main thread may hold; on one process a machine."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        os.write(2, f"finetune: {line}\n".encode())
+        with suppress(OSError):  # Ctrl-C has ended the `tee` that read it: the signal counts all the same
+            os.write(2, f"finetune: {line}\n".encode())
 
 
 def _let_go(_: object) -> None:

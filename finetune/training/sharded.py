@@ -52,9 +52,16 @@ def shard_blocks(trainer: Checkpointed) -> None:
     if plugin is None or plugin.fsdp_version != 2 or plugin.transformer_cls_names_to_wrap is not None:
         return
     model, modules = trainer.model, list(trainer.model.modules())
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    same = [each for each in modules if getattr(each, "weight", None) is embeddings.weight]
-    if not all(each is embeddings or each is head for each in same):
+    try:
+        embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    except NotImplementedError:  # images have none
+        return
+    weight = getattr(embeddings, "weight", None)
+    if weight is None:
+        return
+    same = [each for each in modules if getattr(each, "weight", None) is weight]
+    known = {*embeddings.modules(), *(() if head is None else head.modules())}  # adapters wrap the layers themselves
+    if not known.issuperset(same):
         raise UserError(
             f"FSDP cannot shard {type(model).__name__}, whose embeddings stand in {len(same)} places: use the profile "
             "ddp, zero2 or zero3."

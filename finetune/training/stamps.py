@@ -64,7 +64,8 @@ def check(path: Path, stamp: dict[str, Any], allowed: list[str] | None) -> list[
     """
     found = differences(path, stamp)
     named = {name if "." in name else f"train.{name}" for name in allowed or ()}
-    free = {name for name, (old, _) in found.items() if _may_change(name, old)}
+    other = any(name.startswith("versions.") for name in found)
+    free = {name for name, (old, _) in found.items() if _may_change(name, old, other)}
     kept = free & named
     if left := [name for name in found if name not in kept]:
         listed = "; ".join(f"{name}: {json.dumps(found[name][0])} → {json.dumps(found[name][1])}" for name in left)
@@ -85,10 +86,10 @@ def check(path: Path, stamp: dict[str, Any], allowed: list[str] | None) -> list[
     return [*manifest_of(path).get("changes", []), *new]
 
 
-def _may_change(name: str, old: Any) -> bool:
+def _may_change(name: str, old: Any, other_versions: bool) -> bool:
     section, _, option = name.partition(".")
-    if section == "base":  # a checkpoint of before this was kept says nothing of it
-        return old is None
+    if section == "base":  # an old checkpoint says nothing of it; another version may write a tokenizer in other words
+        return old is None or (other_versions and option != "weights_sha256")
     return section == "versions" or name == "world.device" or (section == "train" and option in CHANGEABLE)
 
 

@@ -94,7 +94,8 @@ class Trainer(Guarded):
             eval_dataset=eval_inputs,
             callbacks=[] if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)],
         )
-        shard_blocks(self)
+        if train_inputs is not None:  # else nothing is sharded
+            shard_blocks(self)
         self.remove_callback(PrinterCallback)
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)
         self.progress = Progress(task.unit, bar=False if args.disable_tqdm else None)
