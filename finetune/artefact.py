@@ -60,7 +60,20 @@ class Verdict:
 
 def audit_beside(run: Path | str) -> Path:
     """Return the folder in which an audit of a run lies, unless it was told another one."""
-    return Path(f"{run}-audit")
+    named = Path(run) if Path(run).name not in ("", "..") else Path(run).resolve()  # "." is in a folder of some name
+    return Path(f"{named}-audit")
+
+
+def weights_digest(run: Path) -> str:
+    """Return a digest of the weights that lie in a run."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for file in sorted(run.glob("*.safetensors")):
+        if file.name != REFERENCE:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def staged(path: Path) -> Path:

@@ -98,14 +98,7 @@ def refuse_existing(output: Path) -> None:
 
 def fingerprint(run: Path) -> dict[str, Any]:
     """Return what a run made of others says of each: its name, no path, and the digest of its weights."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for file in sorted(run.glob("*.safetensors")):
-        if file.name != artefact.REFERENCE:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return {"run": run.resolve().name, "weights": digest.hexdigest()}
+    return {"run": run.resolve().name, "weights": artefact.weights_digest(run)}
 
 
 def _at(recipe: Recipe, output: Path) -> Recipe:

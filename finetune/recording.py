@@ -140,6 +140,7 @@ def write_history(run: Path, trainer: Trainer) -> None:
 def write_environment(run: Path, prepared: Prepared, trainer: Trainer) -> None:
     """Write where, with what and how long the run was made; the seconds are those of all starts: see `Clock`."""
     from finetune.environment import collect
+    from finetune.foreign.adapters import origin
     from finetune.loading import resolved_revision
     from finetune.models.quantized import weight_count
 
@@ -156,6 +157,7 @@ def write_environment(run: Path, prepared: Prepared, trainer: Trainer) -> None:
         "parameters": weight_count(model),
         "trainable_parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
         "base_commit": resolved_revision(model),
+        "base_weights": origin(model),
         "data": prepared.splits.fingerprints,
         **({"changes": list(trainer.changes)} if trainer.changes else {}),
     }

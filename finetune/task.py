@@ -100,6 +100,7 @@ class Task(ABC):
     draws: ClassVar[bool] = False
     asks_untuned: ClassVar[bool] = False  # weights to start from are answered before they are trained: see `untuned`
     examined_by: ClassVar[str | None] = None  # the option that turns `examine` on, where it needs one
+    settles: ClassVar[tuple[str, ...]] = ()  # options that `settled` fills in, which change no weight
     trainer: ClassVar[str] = "finetune.training.trainer:Trainer"  # the class that trains it
 
     @abstractmethod

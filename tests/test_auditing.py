@@ -211,7 +211,7 @@ def test_held_out_rows_do_not_choose_the_weights_that_they_are_held_against(reci
     assert "chose" not in capsys.readouterr().out
     patient = ["--output", str(tmp_path / "two"), "--train.early_stopping_patience", "2"]
     assert main(["audit", str(path), *patient]) == 0
-    assert "Beware: the validation rows chose the checkpoint, or the end" in capsys.readouterr().out
+    assert "Beware: the validation rows chose the checkpoint, the end of" in capsys.readouterr().out
     assert main(["audit", str(tmp_path / "run")]) == 0
     assert "Beware: the validation rows chose the checkpoint" in capsys.readouterr().out
 

@@ -6,7 +6,7 @@ import copy
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,41 +16,19 @@ from finetune import artefact
 from finetune.auditing import canaries as planting
 from finetune.auditing import exposure, membership
 from finetune.auditing.page import write_page
+from finetune.auditing.sides import held_out, sides_of
 from finetune.auditing.verdict import verdict
 from finetune.deriving import refuse_existing, staged
 from finetune.errors import CheckFailed, Stopped, UserError
-from finetune.publishing.audited import trained_as
+from finetune.publishing.audited import audited, trained_as
 from finetune.training import nonfinite
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from finetune.recipe import Recipe
-    from finetune.task import Processor
-    from finetune.training.trainer import Trainer
 
 RESAMPLES = 1000
 CANARIES = 20
 LEAST_CANARIES = 5
-LEAST_ROWS = 20  # of each side
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Inputs that were trained on, and inputs that were not."""
-
-    members: Dataset
-    others: Dataset
-    split: str  # of the others
-
-    @property
-    def documents(self) -> membership.Documents:
-        """The number of each input's row, on both sides."""
-        return np.array(self.members["row"]), np.array(self.others["row"])
-
-    def losses(self, trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
-        """Return the losses of both under the trainer's model."""
-        return membership.losses(trainer, self.members), membership.losses(trainer, self.others)
 
 
 def audit(
@@ -72,7 +50,6 @@ def audit(
         Stopped: by a signal, and nothing is kept.
         CheckFailed: the training diverged; its rows are kept beside the folder.
     """
-    from finetune.publishing.card import write_card
     from finetune.recipe import Recipe
 
     if canaries is not None and canaries < LEAST_CANARIES:
@@ -95,9 +72,20 @@ def audit(
         found = {"verdict": verdict(found), "of": recipe_or_run.resolve().name, "task": recipe.task.kind, **found}
         artefact.write_json(stage / artefact.AUDIT, found)
         write_page(stage, found)
-    if folder == artefact.audit_beside(run) and artefact.status(run) == "finished":
-        write_card(run, Recipe.read(run / artefact.RECIPE))  # which has a part for it
+    _tell_card(run, folder)
     return folder
+
+
+def _tell_card(run: Path, folder: Path) -> None:
+    """Make the card of a run anew, if it has a part for the audit in a folder: if that is beside it, and of it."""
+    from finetune.publishing.card import write_card
+    from finetune.recipe import Recipe
+
+    if folder.resolve() != artefact.audit_beside(run).resolve() or artefact.status(run) != "finished":
+        return
+    recipe = Recipe.read(run / artefact.RECIPE)
+    if audited(run, recipe) is not None:
+        write_card(run, recipe)
 
 
 def shown(folder: Path) -> str:
@@ -168,6 +156,7 @@ def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
     """Train with canaries; return what they and the losses tell."""
     from transformers import set_seed
 
+    from finetune.foreign.adapters import origin
     from finetune.preparation import prepare
     from finetune.recording import trained_model
     from finetune.rescoring import trainer_for
@@ -177,9 +166,9 @@ def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
     recipe, processor = prepared.recipe, prepared.processor
     folder, seed = Path(str(recipe.train.output_dir)), recipe.train.seed
     rows = prepared.splits.rows["train"]
-    sides = _sides(recipe, processor, prepared.splits.rows)
+    sides = sides_of(recipe, processor, prepared.splits.rows)
     planted: list[planting.Canary] = []
-    facts: dict[str, Any] = {"seed": seed, "rows": len(rows), **_held_out(recipe, sides)}
+    facts: dict[str, Any] = {"seed": seed, "rows": len(rows), **held_out(recipe, sides)}
     facts["trained_as"] = trained_as(recipe, prepared.splits.fingerprints)
     if why := planting.not_planted(recipe.task):
         print(f"audit: no secrets are planted: {why}. Rows are told by their loss.", flush=True)
@@ -198,6 +187,7 @@ def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
         )
     set_seed(seed)
     model, new = load_model(recipe, processor)
+    facts["base"] = origin(model)
     recipe.task.probe(model, processor)
     trainer = build_trainer(prepared, model, new)
     alone = replace(recipe, task=exposure.unpacked(recipe.task))
@@ -228,7 +218,7 @@ def _of_run(run: Path, recipe: Recipe, overrides: Mapping[str, Any] | None) -> d
     own, model, processor = load_run(run, overrides)
     held = "test" if recipe.data.test is not None else "validation"
     splits = load_rows(recipe, ("train", held))
-    sides = _sides(recipe, processor, splits.rows)
+    sides = sides_of(recipe, processor, splits.rows)
     folder, alone = Path(str(recipe.train.output_dir)), replace(recipe, task=exposure.unpacked(recipe.task))
     after = sides.losses(trainer_for(alone, model, processor, folder))
     before = None
@@ -236,54 +226,10 @@ def _of_run(run: Path, recipe: Recipe, overrides: Mapping[str, Any] | None) -> d
         set_seed(recipe.train.seed)
         untrained, _ = load_model(recipe, processor)
         before = sides.losses(trainer_for(alone, untrained, processor, folder))
-    facts = {"seed": recipe.train.seed, "rows": len(splits.rows["train"]), **_held_out(own, sides)}
-    facts["trained_as"] = trained_as(recipe, splits.fingerprints)
+    facts = {"seed": recipe.train.seed, "rows": len(splits.rows["train"]), **held_out(own, sides)}
+    facts |= {"trained_as": trained_as(recipe, splits.fingerprints), "weights": artefact.weights_digest(run)}
     attacks = membership.attacks(*after, before, RESAMPLES, recipe.train.seed, sides.documents)
     return {"facts": facts, "membership": attacks, "losses": _plain(sides.split, after)}
-
-
-def _sides(recipe: Recipe, processor: Processor, rows: Mapping[str, Dataset]) -> Sides:
-    """Return inputs of training rows and of held-out ones: at most `membership.MOST` of each, drawn by the seed.
-
-    A long text that would be packed is taken in pieces.
-    """
-    split = "test" if "test" in rows else "validation"
-    task = exposure.unpacked(recipe.task)
-    packs = task is not recipe.task
-    random = np.random.default_rng([recipe.train.seed, 4247])
-    inputs = {}
-    for name in ("train", split):
-        long = "window" if packs and task.kind != "chat" else recipe.data.on_long
-        encoded = task.encode_held(_some(rows[name], random), processor, long).inputs
-        inputs[name] = _some(encoded, random)
-        if len(inputs[name]) < LEAST_ROWS:
-            raise UserError(
-                f"audit: {name} has {len(inputs[name])} inputs; {LEAST_ROWS} or more are needed to compare."
-            )
-        if task.targets not in inputs[name].column_names and task.columns().label is not None:
-            raise UserError(f"data.{name}: the rows have no {task.columns().label!r}, so they have no loss.")
-    return Sides(inputs["train"], inputs[split], split)
-
-
-def _held_out(recipe: Recipe, sides: Sides) -> dict[str, Any]:
-    """Return what is to be known of the rows that were not trained on: whether they chose when training was over."""
-    documents = [len(set(each.tolist())) for each in sides.documents]
-    several = documents != [len(sides.members), len(sides.others)]
-    told = {"held_out": sides.split, "held_out_chose": sides.split == "validation" and _is_chosen(recipe)}
-    return told | ({"documents": dict(zip(("train", sides.split), documents, strict=True))} if several else {})
-
-
-def _is_chosen(recipe: Recipe) -> bool:
-    """Say whether validation rows choose the weights of a recipe's run."""
-    from finetune.training.options import fitted_to
-
-    train = fitted_to(recipe.train, True, recipe.task.best_score, recipe.task.best_is_greatest)
-    return bool(train.load_best_model_at_end) or train.early_stopping_patience is not None
-
-
-def _some(rows: Dataset, random: np.random.Generator) -> Dataset:
-    """Return at most `membership.MOST` rows, in their order."""
-    return rows.select(np.sort(random.permutation(len(rows))[: membership.MOST]).tolist())
 
 
 def _plain(split: str, found: tuple[np.ndarray, np.ndarray]) -> dict[str, list[float]]:

@@ -29,8 +29,8 @@ def verdict(found: dict[str, Any]) -> list[str]:
     facts = found.get("facts", {})
     if facts.get("held_out_chose"):
         lines.append(
-            "Beware: the validation rows chose the checkpoint, or the end of training, so they are not as strange to "
-            "the model as rows that it never met: name data.test."
+            "Beware: the validation rows chose the checkpoint, the end of training or its learning rate, so they are "
+            "not as strange to the model as rows that it never met: name data.test."
         )
     for split, count in facts.get("documents", {}).items():
         if count < FEW:

@@ -43,6 +43,7 @@ class QuestionAnswering(Taught):
     kind: ClassVar[str] = "question-answering"
     problem: ClassVar[str] = "answers"
     best_score: ClassVar[str] = "answer_f1"
+    settles: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def columns(self) -> Columns:
         return Columns(texts=(self.question, self.context), label=self.answers, passage=self.context)
