@@ -38,11 +38,11 @@ def begin(sections, write_recipe, tmp_path, monkeypatch):
     path, started = write_recipe(sections("text-classification", **changes(tmp_path / "run"))), []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
 
-    def go(*more: str, hold: bool = True) -> subprocess.Popen[str]:
+    def go(*more: str, hold: bool = True, verb: str = "train") -> subprocess.Popen[str]:
         if hold:
             (tmp_path / "hold").touch()
             (tmp_path / "held").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "finetune", "train", str(path), *more]
+        command = [sys.executable, "-m", "finetune", verb, str(path), *more]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    text=True, start_new_session=True)  # fmt: skip
         started.append(process)
@@ -129,6 +129,21 @@ def test_a_signal_counts_where_nobody_reads_what_is_said(monkeypatch):
 
     monkeypatch.setattr(os, "write", broken)
     impatience._say("SIGTERM")
+
+
+def test_a_second_signal_to_an_audit_says_that_nothing_is_kept_and_nothing_is(begin, tmp_path):
+    asked = begin(verb="audit")
+    started = family(asked.pid)
+    os.kill(asked.pid, signal.SIGTERM)
+    waits(asked, ONE_WISH + 0.3)
+    os.kill(asked.pid, signal.SIGTERM)
+    said, _ = ended(asked, 5, started)
+
+    assert [each for each in said.splitlines() if each.startswith("finetune: ")] == [
+        "finetune: SIGTERM: the run stops at the end of a step; a second one ends it at once.",
+        "finetune: ended by a second SIGTERM: nothing of it is kept, and the same command starts it anew.",
+    ]
+    assert not list(tmp_path.glob("*run-audit*"))
 
 
 def test_a_reader_of_rows_ends_by_its_parent_alone():

@@ -192,6 +192,7 @@ def _of_recipe(recipe: Recipe, each: int) -> dict[str, Any]:
     trainer = build_trainer(prepared, model, new)
     alone = replace(recipe, task=exposure.unpacked(recipe.task))
     before = sides.losses(trainer_for(alone, model, processor, folder)) if recipe.model.path is not None else None
+    trainer.discarded = folder.parent  # the stage, planted rows among it
     trainer.train()
     trained = trained_model(trainer)
     after = sides.losses(trainer_for(alone, trained, processor, folder))

@@ -65,6 +65,7 @@ def observe(prepared: Prepared, resume: bool = False, until: int | None = None, 
             rates.append([group["lr"] / group["initial_lr"] for group in groups if group.get("initial_lr")])
 
     trainer.add_callback(Watch())
+    trainer.discarded = Path(str(options.output_dir))
     trainer.train(resume_from_checkpoint=resume)
     logged = [each for each in trainer.history if "loss" in each]
     trained = {name: each.detach().clone() for name, each in trainer.model.named_parameters() if each.requires_grad}

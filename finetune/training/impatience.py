@@ -9,12 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import select
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.util import register_after_fork
+from pathlib import Path
 
 from finetune.errors import Stopped
 
@@ -23,7 +25,7 @@ OVER = b"\0"  # the number of no signal
 
 
 @contextmanager
-def impatient(numbers: Collection[int], going_on: Callable[[], str]) -> Iterator[None]:
+def impatient(numbers: Collection[int], going_on: Callable[[], str], discarded: Path | None = None) -> Iterator[None]:
     """Say at the first of some signals that a step is waited for; at another, later, end this process with 143.
 
     Only for the main thread, and for signals that have a handler of Python's.
@@ -31,11 +33,12 @@ def impatient(numbers: Collection[int], going_on: Callable[[], str]) -> Iterator
     Args:
         numbers: of the signals.
         going_on: says what the same command goes on from if this process ends now.
+        discarded: a folder that goes with this process, however it ends.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_listen, args=(reader, numbers, going_on), daemon=True)
+    thread = threading.Thread(target=_listen, args=(reader, numbers, going_on, discarded), daemon=True)
     register_after_fork(thread, _let_go)
     thread.start()
     try:
@@ -48,15 +51,16 @@ def impatient(numbers: Collection[int], going_on: Callable[[], str]) -> Iterator
         os.close(writer)
 
 
-def _listen(reader: int, numbers: Collection[int], going_on: Callable[[], str]) -> None:
+def _listen(reader: int, numbers: Collection[int], going_on: Callable[[], str], discarded: Path | None) -> None:
     heard = False
+    stops = "stops and is saved" if discarded is None else "stops"
     while (byte := os.read(reader, 1)) != OVER:
         if byte[0] not in numbers:
             continue
         name = signal.Signals(byte[0]).name
         if not heard:
             heard = True
-            _say(f"{name}: the run stops and is saved at the end of a step; a second one ends it at once.")
+            _say(f"{name}: the run {stops} at the end of a step; a second one ends it at once.")
             if _is_over_within(reader, ONE_WISH):
                 return
         else:
@@ -64,6 +68,8 @@ def _listen(reader: int, numbers: Collection[int], going_on: Callable[[], str]) 
                 _say(f"ended by a second {name}: {going_on()}")
                 for each in multiprocessing.active_children():  # they look for their parent every few seconds only
                     each.kill()
+                if discarded is not None:
+                    shutil.rmtree(discarded, ignore_errors=True)
             finally:
                 os._exit(Stopped.exit_code)  # as a kill would: what was being written is discarded by the next start
 

@@ -76,11 +76,11 @@ class Wishes:
             self.file.unlink(missing_ok=True)
 
     @contextmanager
-    def heard(self, going_on: Callable[[], str]) -> Iterator[None]:
+    def heard(self, going_on: Callable[[], str], discarded: Path | None) -> Iterator[None]:
         """Note signals instead of ending by them, but for a second one; leave them as they are in a thread of its own.
 
         Args:
-            going_on: as of `impatient`.
+            going_on, discarded: as of `impatient`.
         """
         self.stop, self.save, self.signal, self.listening = False, False, None, True
         before = {}
@@ -98,7 +98,7 @@ class Wishes:
         for name in before:
             signal.signal(name, note)
         try:
-            with impatient(before, going_on) if before else nullcontext():
+            with impatient(before, going_on, discarded) if before else nullcontext():
                 yield
         finally:
             self.listening = False
@@ -110,6 +110,9 @@ class Wishes:
 class Stoppable(Checkpointed):
     """Stops and saves at the ends of steps. What is due there and was cut short is made up for by the resumed run."""
 
+    discarded: Path | None = (
+        None  # a folder, this training's own or one around it, that its caller keeps only when done
+    )
     _ended = -1  # the step whose end was dealt with last
     _at_step = False  # that the end of a step is dealt with, and not that of an epoch
     _held = False  # that a checkpoint is due at the end of the epoch
@@ -136,7 +139,7 @@ class Stoppable(Checkpointed):
         A second signal ends the process, with the same code and without a checkpoint.
         """
         self._ended = self._saved = -1
-        with self.wishes.heard(self._going_on):
+        with self.wishes.heard(self._going_on, self.discarded):
             result = super().train(resume_from_checkpoint, *args, **kwargs)
         late = [each for each in ranks.all_said(self.wishes.signal, self.args.device) if each is not None]
         if late:  # no step was left that could have ended by it: it is for whoever listened before, on every process
@@ -207,9 +210,11 @@ class Stoppable(Checkpointed):
 
     def _stop(self) -> None:
         step = self.state.global_step
+        causes = [each for each in ranks.all_said(self.wishes.cause, self.args.device) if each]
+        if self.discarded is not None:
+            raise Stopped(f"stopped by {causes[0]} after step {step} of {self.state.max_steps}: {self._going_on()}")
         if self._saved != step or self.control.should_evaluate:
             self._save_checkpoint(self.model, None)
-        causes = [each for each in ranks.all_said(self.wishes.cause, self.args.device) if each]
         path = checkpoints.checkpoint_path(self.checkpoints, step)
         raise Stopped(
             f"stopped by {causes[0]} after step {step} of {self.state.max_steps}: {path} holds it, and {self._again} "
@@ -221,6 +226,8 @@ class Stoppable(Checkpointed):
         return "the same command without --overwrite (train.overwrite)" if self.args.overwrite else "the same command"
 
     def _going_on(self) -> str:
+        if self.discarded is not None:
+            return "nothing of it is kept, and the same command starts it anew."
         known = checkpoints.steps(self.checkpoints)
         if not known:
             return "there is no checkpoint yet, and the same command begins anew."
