@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from finetune.errors import FinetuneError, Stopped, UserError
-from finetune.publishing.scrubbing import without_secrets
+from finetune.publishing.scrubbing import in_short, without_secrets
 
 DISK = {
     errno.ENOSPC: "the disk is full",
@@ -124,7 +124,7 @@ def leave_group(code: int) -> None:
 def _machine(error: BaseException) -> str | None:
     """Return what the machine refused: memory, disk, network; None for anything else."""
     words = " ".join(str(error).split())
-    short = words if len(words) <= 300 else words[:299] + "…"
+    short = in_short(error, 300)
     if isinstance(error, MemoryError) or _is_out_of_memory(error, words):
         return (
             "out of memory. Lower train.per_device_train_batch_size (and raise train.gradient_accumulation_steps), "

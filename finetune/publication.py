@@ -18,6 +18,7 @@ from finetune.publishing.hub import check_repository, connect, full_name, push, 
 from finetune.publishing.leaks import needles, refuse_leaks
 from finetune.publishing.options import PublishOptions
 from finetune.publishing.patience import patiently
+from finetune.publishing.scrubbing import in_short
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -186,7 +187,7 @@ def _card(run: Path, recipe: Recipe, place: Place) -> str:
     try:
         patiently(ModelCard(text).validate, "publish: the card")
     except ValueError as error:
-        raise UserError(f"publish: the Hub refuses the card: {' '.join(str(error).split())[:400]}") from error
+        raise UserError(f"publish: the Hub refuses the card: {in_short(error, 400)}") from error
     return text
 
 

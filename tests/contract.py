@@ -35,7 +35,8 @@ LINES = {
     "I1": "Malformed input is refused before a model loads, with file, line, what and fix.",
     "I2": "What is legal and wrong (one class, leaks, no target) stops the run or is said.",
     "I3": "Clean input is not refused.",
-    "S1": "Nothing is unpickled from a path that this process did not make.",
+    "S1": "Nothing is unpickled from a path that this process did not make, but what DeepSpeed and FSDP split over "
+    "processes of the checkpoint that a run resumes from, once its manifest verifies.",
     "S2": "No foreign code runs, and foreign settings are held against bounds.",
     "S3": "An adapter loads on its own base alone.",
     "S4": "A token is in no byte of what a run leaves.",

@@ -122,6 +122,9 @@ def test_a_model_that_learns_pairs_of_sentences_is_asked_for_its_rows_alone(
 
     assert main(["audit", str(write_recipe(made))]) == 0
 
+    documents = result(tmp_path / "run-audit")["facts"]["documents"]
+    losses = result(tmp_path / "run-audit")["losses"]
+    assert all(count < len(losses["trained on" if split == "train" else split]) for split, count in documents.items())
     assert "canaries" not in result(tmp_path / "run-audit")
     assert "task.next_sentence learns from documents, and a secret is one sentence" in capsys.readouterr().out
 
@@ -212,6 +215,9 @@ def test_held_out_rows_do_not_choose_the_weights_that_they_are_held_against(reci
     patient = ["--output", str(tmp_path / "two"), "--train.early_stopping_patience", "2"]
     assert main(["audit", str(path), *patient]) == 0
     assert "Beware: the validation rows chose the checkpoint, the end of" in capsys.readouterr().out
+    plateau = ["--output", str(tmp_path / "three"), "--train.lr_scheduler_type", "reduce_lr_on_plateau"]
+    assert main(["audit", str(path), *plateau]) == 0
+    assert "of training or its learning rate" in capsys.readouterr().out
     assert main(["audit", str(tmp_path / "run")]) == 0
     assert "Beware: the validation rows chose the checkpoint" in capsys.readouterr().out
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from finetune.errors import UserError
 from finetune.publishing.files import Upload
-from finetune.publishing.scrubbing import SECRET_FORMS
+from finetune.publishing.scrubbing import SECRET_FORMS, SHORTEST
 
 SECRET_NAME = re.compile(r"(?i)token|secret|passw|credential|(?:^|_)key(?:$|_)|apikey")
-SHORTEST = 8  # letters of an environment variable's value that is taken for a secret
 EVERYDAY = {"admin", "debian", "docker", "localhost", "nobody", "root", "runner", "ubuntu", "user", "build", "jenkins"}
 BLOCK = 1 << 24  # bytes read at a time
 

@@ -9,7 +9,7 @@ from multiprocessing.pool import ThreadPool
 from typing import TypeVar
 
 from finetune.errors import EnvironmentFailed, FinetuneError, UserError
-from finetune.publishing.scrubbing import without_secrets
+from finetune.publishing.scrubbing import in_short
 
 T = TypeVar("T")
 
@@ -96,15 +96,10 @@ def _said(error: BaseException) -> str:
     """Return in a few words what went wrong, without addresses, headers and tokens, which a Hub may repeat."""
     status = _status(error)
     if status is not None:
-        own = _words(getattr(error, "server_message", None) or "", 200)
+        own = in_short(getattr(error, "server_message", None) or "", 200).rstrip(".")
         return f"the Hub answered {status}" + (f" ({own})" if own else "")
-    words = _words(error, 200)
+    words = in_short(error, 200).rstrip(".")
     return f"the Hub cannot be reached ({words or type(error).__name__})"
-
-
-def _words(said: object, most: int) -> str:
-    """Return what somebody else said as one line of at most so many characters."""
-    return without_secrets(" ".join(str(said).split()))[:most].rstrip(".")
 
 
 def _in_one_line(error: BaseException, what: str, attempt: int) -> BaseException:
@@ -119,7 +114,7 @@ def _in_one_line(error: BaseException, what: str, attempt: int) -> BaseException
     if status == 404:
         return UserError(f"{what}: the Hub has no such repository any more, or the token no access to it.")
     if status == 400 or "Invalid metadata in README.md" in str(error):
-        return UserError(f"{what}: the Hub refuses it: {_words(error, 400)}.")
+        return UserError(f"{what}: the Hub refuses it: {in_short(error, 400).rstrip('.')}.")
     if status is not None or _is_network(error):
         return EnvironmentFailed(f"{what}: {_said(error)}{tried}.")
     return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -11,6 +12,7 @@ from finetune.editing.keys import KEY
 ABSOLUTE = re.compile(r"(?:file://|~?/|[A-Za-z]:[\\/]|\.\./).+", re.DOTALL)
 INSIDE = re.compile(r"(?<![\w.:/])(?:/(?:[\w.+@ -]+/)+|[A-Za-z]:\\(?:[\w.+@ -]+\\)+)(?=[\w.-])")  # up to the last name
 SECRET_FORMS = re.compile(KEY.pattern.encode())
+SHORTEST = 8  # letters of what is taken for a secret by its value
 TOKENS = ("added_tokens_decoder", "chat_template", "extra_special_tokens", "model_specific_special_tokens")  # are text
 
 
@@ -40,5 +42,26 @@ def holds_secret(text: str) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text in which whatever looks like a token is hidden."""
-    return SECRET_FORMS.sub(b"[a token]", text.encode(errors="replace")).decode(errors="replace")
+    """Return a text in which whatever looks like a token is hidden, and the Hub's token in use, whatever its form."""
+    hidden = SECRET_FORMS.sub(b"[a token]", text.encode(errors="replace")).decode(errors="replace")
+    token = _in_use()
+    return hidden.replace(token, "[a token]") if len(token) >= SHORTEST else hidden
+
+
+def in_short(said: object, most: int) -> str:
+    """Return what somebody else said as one line of at most so many characters; cut first, a token would not be known.
+
+    Its last character is "…" where something was cut.
+    """
+    words = without_secrets(" ".join(str(said).split()))
+    return words if len(words) <= most else words[: most - 1] + "…"
+
+
+def _in_use() -> str:
+    hub = sys.modules.get("huggingface_hub")
+    if hub is None:  # then nobody was told it who could repeat it
+        return ""
+    try:
+        return hub.get_token() or ""
+    except OSError:  # a file that may not be read: no token of it is in use
+        return ""
