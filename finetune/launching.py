@@ -18,7 +18,7 @@ import yaml
 from finetune.errors import Stopped, UserError, did_you_mean
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-LAUNCHED = "FINETUNE_LAUNCHED"  # in the environment of what `launch` starts
+LAUNCHED = "FINETUNE_LAUNCHED"  # in the environment of what `launch`, a sweep or train.seeds starts
 GRACE = 600  # seconds for a step and its checkpoint after a signal; torchrun's own 30 are too few for large models
 PACKAGE = Path(__file__).parent
 FOLDERS = (PACKAGE.parent / "accelerate_configs", PACKAGE / "accelerate_configs")  # a checkout; a wheel

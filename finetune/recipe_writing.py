@@ -12,6 +12,7 @@ from finetune.training.option_tables import REFUSED
 
 NEVER_WRITTEN = {  # of this command, this machine or PEFT's own making, or secret
     "overwrite",
+    "max_hours",
     "use_cpu",
     "local_rank",
     "hub_token",

@@ -19,7 +19,7 @@ from finetune.opening import refuse_own_sources
 from finetune.preparation import prepare
 from finetune.recipe_reading import to_yaml
 from finetune.showing import seeds as shown
-from finetune.sweeping.trials import run_trial
+from finetune.sweeping.trials import held, run_trial
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -54,19 +54,22 @@ def train_seeds(recipe: Recipe) -> Path:
     if recipe.train.overwrite or not all(_done(_run(folder, seed)) for seed in seeds):
         _look(recipe)
     folder.mkdir(parents=True, exist_ok=True)
+    if recipe.train.overwrite:
+        _remove(folder, seeds)
     failed: dict[int, str] = {}
     for place, (seed, text) in enumerate(written.items(), 1):
         run = _run(folder, seed)
-        if recipe.train.overwrite and run.exists():
-            shutil.rmtree(run)
         print(
             f"seed {seed} ({place}/{len(seeds)}): {'finished before' if _done(run) else f'see {run}.log'}", flush=True
         )
         _file(run, ".yaml").write_text(text, encoding="utf-8")
         try:
-            ended = run_trial(_file(run, ".yaml"), run, watch=lambda found: False)
+            ended = run_trial(_file(run, ".yaml"), run, lambda found: False, recipe.train.max_hours)
         except (UserError, EnvironmentFailed, Stopped) as error:
-            raise type(error)(str(error).replace(f"{_file(run, '.yaml')}:", f"seed {seed}:", 1)) from None
+            line = str(error).replace(f"{_file(run, '.yaml')}:", f"seed {seed}:", 1)
+            if recipe.train.overwrite:  # which the seed itself was not told: its line is of the command that it was
+                line = line.replace("the same command", "the same command without --overwrite (train.overwrite)")
+            raise type(error)(line) from None
         if ended.failed is not None:
             failed[seed] = ended.failed
             print(f"seed {seed} failed: {ended.failed}", flush=True)
@@ -166,6 +169,20 @@ def _said(n: int) -> str:
 
 def _run(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}"
+
+
+def _remove(folder: Path, seeds: list[int]) -> None:
+    """Remove what seeds left, all of them before the first trains: what a start anew leaves is its own.
+
+    A run that is half removed has no recipe beside it, and does not pass for one of this recipe.
+    """
+    for name in OWN:
+        (folder / name).unlink(missing_ok=True)
+    for run in (_run(folder, seed) for seed in seeds):
+        if run.exists():
+            with held(_file(run, ".log")):
+                _file(run, ".yaml").unlink(missing_ok=True)
+                shutil.rmtree(run)
 
 
 def _done(run: Path) -> bool:

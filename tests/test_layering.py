@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the top down: a module imports from its own line and those below.
 LAYERS = (
-    ("__main__", "cli", "command_line", "endings", "launching", "usage", "verbs"),
+    ("__main__", "cli", "command_line", "endings", "usage", "verbs"),
     (
         "agreement",
         "auditing",
@@ -27,6 +27,7 @@ LAYERS = (
         "drawing",
         "ensembles",
         "exporting",
+        "launching",
         "merging",
         "novelty",
         "opening",

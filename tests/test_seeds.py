@@ -13,7 +13,7 @@ from scipy import stats
 
 from finetune import artefact
 from finetune.cli import main
-from finetune.errors import CheckFailed, EnvironmentFailed, UserError
+from finetune.errors import CheckFailed, EnvironmentFailed, Stopped, UserError
 from finetune.recipe import Recipe
 from finetune.run import train
 from finetune.seeds import mean_over
@@ -38,7 +38,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     begun: list[str] = []
 
-    def trial(file: Path, run: Path, watch: Any) -> Ended:
+    def trial(file: Path, run: Path, watch: Any, hours: float | None) -> Ended:
         if run.exists() and artefact.status(run) == "finished":
             return Ended(run, pruned=False)
         begun.append(run.name)
@@ -131,8 +131,8 @@ def test_a_seed_that_diverges_is_named_and_the_others_are_told(
 
     trial = seeds.run_trial
 
-    def one_fails(file: Path, run: Path, watch: Any) -> Ended:
-        return Ended(run, pruned=False, failed="it diverged.") if run.name == "seed-2" else trial(file, run, watch)
+    def one_fails(file: Path, run: Path, *rest: Any) -> Ended:
+        return Ended(run, pruned=False, failed="it diverged.") if run.name == "seed-2" else trial(file, run, *rest)
 
     monkeypatch.setattr(seeds, "run_trial", one_fails)
     assert main(["train", str(recipe([1, 2]))]) == 3
@@ -141,6 +141,42 @@ def test_a_seed_that_diverges_is_named_and_the_others_are_told(
     assert "n = 1 seed: no interval" in said.out
     found = json.loads((tmp_path / "all" / "seeds.json").read_text())
     assert (found["seeds"], found["failed"]) == ([1], {"2": "it diverged."})
+
+
+def test_seeds_that_are_stopped_as_they_start_anew_say_to_go_on_without(
+    recipe: Any, here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And nothing of before is counted then: all of it is removed before the first seed is trained."""
+    from finetune import seeds
+
+    train(Recipe.read(recipe([1, 2])))
+    anew, trial = Recipe.read(recipe([1, 2]), {"train.overwrite": True}), seeds.run_trial
+
+    def stopped(file: Path, run: Path, *rest: Any) -> Any:
+        if run.name == "seed-2":
+            raise Stopped(f"{file}: stopped by SIGTERM after step 3 of 9: x holds it, and the same command goes on.")
+        return trial(file, run, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(seeds, "run_trial", stopped)
+        with pytest.raises(
+            Stopped, match=r"^seed 2: .*, and the same command without --overwrite \(train\.overwrite\) goes on\.$"
+        ):
+            train(anew)
+    assert not (tmp_path / "all" / "seed-2").exists()
+    assert not (tmp_path / "all" / "seeds.json").exists()
+
+    train(Recipe.read(recipe([1, 2])))
+    assert here == ["seed-1", "seed-2", "seed-1", "seed-2"]
+
+
+def test_a_limit_of_hours_is_of_the_command_and_not_of_the_recipe(recipe: Any, here: list[str], tmp_path: Path):
+    train(Recipe.read(recipe([1], train={"max_hours": 11.5})))
+    train(Recipe.read(recipe([1, 2], train={"max_hours": 3.0})))
+    train(Recipe.read(recipe([1, 2])))
+
+    assert here == ["seed-1", "seed-2"]
+    assert not [each for each in tmp_path.glob("all/**/*.yaml") if "max_hours" in each.read_text()]
 
 
 def test_the_interval_is_students():

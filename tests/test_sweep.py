@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -48,7 +49,7 @@ def here(monkeypatch):
     from finetune.sweeping import study
     from finetune.sweeping.trials import Ended
 
-    def trial(file, run, watch):
+    def trial(file, run, watch, hours):
         try:
             return Ended(train(Recipe.read(file)), pruned=False)
         except CheckFailed as error:
@@ -116,6 +117,39 @@ def test_a_sweep_that_is_killed_goes_on_with_the_trial_that_was_cut_short(files,
     assert (tmp_path / "sweep" / "trials" / "000" / "scores.json").stat().st_mtime_ns == first
 
 
+@pytest.mark.faults
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only its kernel tells a process of its parent's end")
+def test_a_trial_whose_sweep_alone_is_killed_saves_and_ends_and_is_not_trained_twice(files, tmp_path) -> None:
+    recipe, sweep = files(
+        sampler="grid", space={"train.seed": [1]}, train={"num_train_epochs": 400, "eval_strategy": "no"}
+    )
+    command = [sys.executable, "-m", "finetune", "sweep", str(recipe), str(sweep)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    trial = tmp_path / "sweep" / "trials" / "000"
+    limit = time.monotonic() + 200
+    while not any(trial.glob("checkpoints/checkpoint-*")) and time.monotonic() < limit:
+        time.sleep(0.1)
+    (worker,) = psutil.Process(process.pid).children()
+    worker.suspend()  # as one whose last step is long
+    process.kill()
+    process.wait()
+
+    again = subprocess.Popen([*command, "--train.max_hours=1e-6"], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        said = again.stdout.readline()  # "" when it ends without a word
+        waits = again.poll() is None
+    finally:
+        worker.resume()
+    again.communicate(timeout=100)
+
+    assert said == "000 is still being trained by another process, whose end is waited for.\n"
+    assert waits
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert again.returncode == 143
+    assert "stopped by SIGTERM after step" in trial.with_suffix(".log").read_text()
+
+
 @pytest.mark.usefixtures("here")
 def test_sets_of_options_go_together_and_tpe_stays_in_its_ranges(files, tmp_path) -> None:
     together = [{"train.learning_rate": 1e-3, "train.weight_decay": 0.1}, {"train.learning_rate": 1e-2}]
@@ -158,7 +192,7 @@ def test_a_hopeless_trial_is_ended_early(monkeypatch, files, tmp_path) -> None:
     recipe, sweep = files(sampler="random", trials=6, prune=True, space={"train.seed": {"low": 1, "high": 1000}})
     asked = []
 
-    def trial(file, run, watch):
+    def trial(file, run, watch, hours):
         good = 0.5 if len(asked) < 4 else 0.1
         asked.append(run)
         for count in range(1, 4):
@@ -191,6 +225,7 @@ def test_a_hopeless_trial_is_ended_early(monkeypatch, files, tmp_path) -> None:
         ({"space": {"train.learning_rate": {"low": 0.0, "high": 1.0, "log": True}}}, "log needs a low above 0"),
         ({"space": {"train.output_dir": ["a", "b"]}}, "train.output_dir is the sweep's own"),
         ({"space": {"data.test": ["a.csv"]}}, "data.test is the sweep's own"),
+        ({"space": {"train.max_hours": [1.0, 2.0]}}, "train.max_hours is the sweep's own"),
         ({"space": {"train.seed": [1], "x": [{"train.seed": 2}]}}, "train.seed is chosen by train.seed already"),
         ({"sampler": "tpee"}, "sampler is tpee; known: tpe, random, grid. Did you mean tpe"),
         ({"sampler": "grid", "space": {"train.seed": {"low": 1, "high": 3}}}, "a grid needs lists of values"),
@@ -215,7 +250,7 @@ def test_another_space_does_not_go_on_with_a_sweep_and_more_trials_do(files, tmp
     recipe, sweep = files(sampler="random", trials=1, space={"train.seed": {"low": 1, "high": 99}})
     assert main(["sweep", str(recipe), str(sweep)]) == 0
     recipe, sweep = files(sampler="random", trials=2, space={"train.seed": {"low": 1, "high": 99}})
-    assert main(["sweep", str(recipe), str(sweep)]) == 0
+    assert main(["sweep", str(recipe), str(sweep), "--train.max_hours", "3"]) == 0  # of the command
     assert len(result(tmp_path)["trials"]) == 2
 
     recipe, sweep = files(sampler="random", trials=2, space={"train.seed": {"low": 1, "high": 98}})

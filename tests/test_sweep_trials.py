@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import yaml
 
-from finetune.endings import Terminated, terminated
-from finetune.errors import EnvironmentFailed, Stopped
+from finetune.endings import terminated
+from finetune.errors import EnvironmentFailed, Stopped, UserError
 from finetune.sweeping import trials
 
 SAVES = """
-trap 'sleep 3; echo saved >> "$LOG"; exit 143' TERM
+trap 'sleep 3; echo saved >> "$LOG"; echo "finetune: stopped by SIGTERM after step 3; it goes on."; exit 143' TERM
 echo up >> "$LOG"
 while :; do sleep 0.05; done
 """
 HANGS = """
-trap '' TERM INT
+trap 'echo told >> "$LOG"' TERM INT
 echo up >> "$LOG"
 while :; do sleep 0.05; done
 """
 
 
 @pytest.fixture
-def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a function that trains a recipe by a shell script in the place of python; it notes things in `noted`."""
     monkeypatch.setenv("LOG", str(tmp_path / "noted"))
 
-    def run(script: str, **train: Any) -> trials.Ended:
+    def run(script: str, hours: float | None = None) -> trials.Ended:
         program = tmp_path / "python"
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr(trials.sys, "executable", str(program))
-        recipe = tmp_path / "000.yaml"
-        recipe.write_text(yaml.safe_dump({"train": {"output_dir": str(tmp_path / "000"), **train}}))
-        return trials.run_trial(recipe, tmp_path / "000", lambda found: False)
+        return trials.run_trial(tmp_path / "000.yaml", tmp_path / "000", lambda found: False, hours)
 
-    return run
+    yield run
+    for left in running():
+        left.kill()
+
+
+def running() -> list[psutil.Process]:
+    """Return the processes that this one has started and that have not ended."""
+    return [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture
@@ -52,15 +59,14 @@ def noted(tmp_path: Path) -> Path:
     return tmp_path / "noted"
 
 
-def signals_after_it_is_up(noted: Path, waits: list[float]) -> threading.Thread:
-    """Send SIGTERM to this process, so many seconds after the child is up."""
+def signals(noted: Path, *awaited: str, number: int = signal.SIGTERM) -> threading.Thread:
+    """Send this process a signal whenever the child has noted the next of some words."""
 
     def send() -> None:
-        while not noted.exists():
-            time.sleep(0.05)
-        for seconds in waits:
-            time.sleep(seconds)
-            os.kill(os.getpid(), signal.SIGTERM)
+        for word in awaited:
+            while not (noted.exists() and word in noted.read_text().split()):
+                time.sleep(0.05)
+            os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -79,7 +85,7 @@ def test_a_training_that_ends_otherwise_is_the_machines_fault(child: Any) -> Non
 
 
 def test_a_limit_of_hours_is_that_of_the_whole_command(child: Any, noted: Path) -> None:
-    child('echo "$@" >> "$LOG"; exit 0', max_hours=1000.0)
+    child('echo "$@" >> "$LOG"; exit 0', hours=1000.0)
 
     option = noted.read_text().split()[-1]
     name, _, hours = option.partition("=")
@@ -88,29 +94,99 @@ def test_a_limit_of_hours_is_that_of_the_whole_command(child: Any, noted: Path) 
     assert float(hours) == pytest.approx(1000 - gone, abs=0.01)
 
     with pytest.raises(Stopped, match=r"stopped by train\.max_hours 1e-06; the same command goes on with it"):
-        child('echo "again" >> "$LOG"', max_hours=1e-6)
+        child('echo "again" >> "$LOG"', hours=1e-6)
     assert "again" not in noted.read_text()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_command_waits_for_the_step_and_the_checkpoint(
-    child: Any, noted: Path, monkeypatch: pytest.MonkeyPatch
+    child: Any, noted: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr(trials, "GRACE", 1)
-    sender = signals_after_it_is_up(noted, [0.2])
+    sender = signals(noted, "up", number=number)
 
-    with terminated(), pytest.raises(Terminated):
+    with terminated(), pytest.raises(Stopped, match=r"000\.yaml: stopped by SIGTERM after step 3; it goes on\.$"):
         child(SAVES)
 
     sender.join()
     assert noted.read_text().split() == ["up", "saved"]
 
 
-def test_a_second_signal_ends_a_training_that_does_not_end(child: Any, noted: Path) -> None:
-    sender, began = signals_after_it_is_up(noted, [0.2, 1.0]), time.monotonic()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_training_that_does_not_end(child: Any, noted: Path, number: int) -> None:
+    sender, began = signals(noted, "up", "told", number=number), time.monotonic()
 
-    with terminated(), pytest.raises(Terminated):
+    with terminated(), pytest.raises(Stopped, match="stopped by a signal; the same command goes on with it"):
         child(HANGS)
 
     sender.join()
-    assert time.monotonic() - began < 15
-    assert not [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    assert time.monotonic() - began < 60
+    assert not running()
+
+
+def test_a_second_signal_while_the_first_is_answered_leaves_no_training_behind(
+    child: Any, noted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "PATIENCE", 60)
+
+    class Hit(io.StringIO):
+        def write(self, text: str) -> int:
+            signal.raise_signal(signal.SIGTERM)
+            return len(text)
+
+    monkeypatch.setattr(trials.sys, "stderr", Hit())
+    sender, began = signals(noted, "up"), time.monotonic()
+
+    with terminated(), pytest.raises(Stopped):
+        child(HANGS)
+
+    sender.join()
+    assert time.monotonic() - began < 30
+    assert not running()
+
+
+def test_a_training_saves_and_ends_though_nobody_can_be_told(
+    child: Any, noted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(trials.sys, "stderr", Closed())
+    sender = signals(noted, "up")
+
+    with terminated(), pytest.raises(Stopped):
+        child(SAVES)
+
+    sender.join()
+    assert noted.read_text().split() == ["up", "saved"]
+    assert not running()
+
+
+def test_a_run_is_not_trained_by_two_processes(child: Any, noted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed command leaves behind has its log open until it ends."""
+    child('(sleep 3; echo first >> "$LOG") & exit 0')
+    child('echo second >> "$LOG"')
+    assert noted.read_text().split() == ["first", "second"]
+
+    monkeypatch.setattr(trials, "PATIENCE", 1)
+    child("sleep 6 & exit 0")
+    with pytest.raises(UserError, match=r"000\.log: another process still trains this run"):
+        child('echo third >> "$LOG"')
+    assert noted.read_text().split() == ["first", "second"]
+
+
+def test_where_a_disk_has_no_locks_a_trial_trains_without(
+    child: Any, noted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(trials.fcntl, "flock", without)
+    child('echo trained >> "$LOG"')
+    assert noted.read_text().split() == ["trained"]
+
+
+def test_the_kernel_ends_a_training_with_the_command_that_started_it(child: Any, noted: Path) -> None:
+    child('echo "$FINETUNE_LAUNCHED" >> "$LOG"')
+    assert noted.read_text().split() == ["1"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("tpe", "random", "grid")
 OPTIONS = ("output_dir", "space", "trials", "sampler", "prune", "score", "greater_is_better", "seed")
 RANGE = ("low", "high", "log", "step")
-RESERVED = ("train.output_dir", "data.test", "train.overwrite")
+RESERVED = ("train.output_dir", "data.test", "train.overwrite", "train.max_hours")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def sweep(recipe: Recipe, sweep: Path) -> Path:
     study = _study(folder, plan, plain)
     started, done_before = time.monotonic(), len(_done(study))
     for trial in _asked(study, plan):
-        _run(study, trial, plan, plain, folder)
+        _run(study, trial, plan, plain, folder, recipe.train.max_hours)
         _say(study, trial.number, plan, started, done_before)
     return _conclude(study, plan, plain, folder)
 
@@ -176,8 +176,10 @@ def _asked(study: optuna.Study, plan: Sweep) -> Iterator[optuna.Trial]:
         yield study.ask()
 
 
-def _run(study: optuna.Study, trial: optuna.Trial, plan: Sweep, plain: dict[str, Any], folder: Path) -> None:
-    """Train one trial and tell the study what came of it."""
+def _run(
+    study: optuna.Study, trial: optuna.Trial, plan: Sweep, plain: dict[str, Any], folder: Path, hours: float | None
+) -> None:
+    """Train one trial, within the hours of the whole sweep, and tell the study what came of it."""
     import optuna
 
     options = plan.options({each.name: each.suggested(trial) for each in plan.space})
@@ -195,7 +197,7 @@ def _run(study: optuna.Study, trial: optuna.Trial, plan: Sweep, plain: dict[str,
                 trial.report(sign * each[f"eval_{name}"], step)
         return trial.should_prune()
 
-    ended = run_trial(file, run, watch)
+    ended = run_trial(file, run, watch, hours)
     if ended.pruned:
         study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
     elif ended.failed is not None:
