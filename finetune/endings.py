@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import os
 import signal
 import sys
@@ -13,27 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from finetune.errors import FinetuneError, Stopped, UserError
-from finetune.publishing.scrubbing import in_short, without_secrets
+from finetune.errors import EnvironmentFailed, FinetuneError, Stopped, UserError
+from finetune.machine import refused
+from finetune.publishing.scrubbing import without_secrets
 
-DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk is read-only",
-    errno.EFBIG: "a file may not become that large here (ulimit -f)",
-}
-DENIED = (errno.EACCES, errno.EPERM)
-NETWORK = {  # by name: requests, httpx and huggingface_hub each have their own, and none is imported for this
-    "ConnectionError",
-    "ConnectError",
-    "ConnectTimeout",
-    "ReadTimeout",
-    "ProxyError",
-    "gaierror",
-    "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled",
-}
-MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "CUDA error: out of memory")
 PANIC = "PanicException"  # of Rust, in tokenizers: no Exception to Python, and a class that cannot be imported
 INTERRUPTED, TERMINATED = 130, 143  # as a shell has it for SIGINT and SIGTERM
 PATIENCE = 60  # seconds that another rank leaves to rank 0
@@ -62,8 +44,8 @@ def ending(error: BaseException, resumes: bool = False, overwrites: bool = False
     if type(error).__name__ == PANIC:
         why = " ".join(str(error).split())
         return 2, f"the tokenizer gave up on a text ({why}): its tokenizer.json has a pattern that would take for ever."
-    machine = _machine(error)
-    return None if machine is None else (4, machine)
+    machine = refused(error)
+    return None if machine is None else (EnvironmentFailed.exit_code, machine)
 
 
 @contextmanager
@@ -119,43 +101,3 @@ def leave_group(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _machine(error: BaseException) -> str | None:
-    """Return what the machine refused: memory, disk, network; None for anything else."""
-    words = " ".join(str(error).split())
-    short = in_short(error, 300)
-    if isinstance(error, MemoryError) or _is_out_of_memory(error, words):
-        return (
-            "out of memory. Lower train.per_device_train_batch_size (and raise train.gradient_accumulation_steps), "
-            f"or the length of the inputs. {short.partition('. ')[0]}"
-        )
-    if isinstance(error, OSError):
-        if error.errno in DISK:
-            return f"{DISK[error.errno]}: {error.filename or short}."
-        if error.errno in DENIED:
-            return f"not allowed: {error.filename or short}."
-        if any(_is_network(cause) for cause in _causes(error)):
-            return f"no network, or the Hub cannot be reached, and it is not in the local cache: {short}"
-    return f"the network failed: {short}" if _is_network(error) else None
-
-
-def _is_out_of_memory(error: BaseException, words: str) -> bool:
-    """Say whether torch could not get memory: its own error on a GPU, a RuntimeError on a CPU."""
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and any(each in words for each in MEMORY)
-    )
-
-
-def _is_network(error: BaseException) -> bool:
-    return any(cls.__name__ in NETWORK for cls in type(error).__mro__)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error and those that it was raised from."""
-    found: list[BaseException] = []
-    step: BaseException | None = error
-    while step is not None and step not in found:
-        found.append(step)
-        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
-    return found

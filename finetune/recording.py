@@ -223,4 +223,4 @@ def _keep(run: Path, recipe: Recipe, processor: Processor, kept: dict[str, Tenso
     if recipe.evaluate.reload == "fresh":
         artefact.verify(run)
     else:
-        compare_reloaded(run, "same")
+        compare_reloaded(run, "same", {"train.use_cpu": recipe.train.use_cpu})  # where it was trained

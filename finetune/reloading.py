@@ -131,13 +131,13 @@ def verify(run: Path) -> artefact.Verdict:
     return compare_reloaded(run, "fresh")
 
 
-def compare_reloaded(run: Path, process: str) -> artefact.Verdict:
+def compare_reloaded(run: Path, process: str, overrides: Mapping[str, Any] | None = None) -> artefact.Verdict:
     """Reload a run here, compare, and record the verdict in the run."""
     import torch
 
     if not (run / artefact.REFERENCE).exists():
         raise UserError(f"{run} is not a run with reference rows: {artefact.REFERENCE} is missing.")
-    recipe, model, _ = load_run(run)
+    recipe, model, _ = load_run(run, overrides)
     model.to(recipe.train.device)  # type: ignore[arg-type]  # the stub of a decorated method
     with torch.no_grad():
         verdict = artefact.compare(

@@ -28,6 +28,7 @@ LAYERS = (
         "ensembles",
         "exporting",
         "launching",
+        "machine",
         "merging",
         "novelty",
         "opening",

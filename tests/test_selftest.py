@@ -43,6 +43,29 @@ def test_without_a_recipe_the_quickstarts_kind_passes_and_says_its_figures(alone
     assert any("generated rows" in note for note in told["notes"])
 
 
+def test_where_an_accelerator_is_seen_both_sides_of_every_check_are_computed_without_it(alone, monkeypatch) -> None:
+    from finetune import reloading
+    from finetune.training.trainer import Trainer
+
+    without, make, load = {"trained or scored": [], "reloaded": []}, Trainer.__init__, reloading.load_run
+
+    def made(self, *given, **named):
+        make(self, *given, **named)
+        without["trained or scored"].append(self.args.use_cpu)
+
+    def loaded(*given):
+        found = load(*given)
+        without["reloaded"].append(found[0].train.use_cpu)
+        return found
+
+    monkeypatch.setattr("finetune.training.options.has_accelerator", lambda: True)
+    monkeypatch.setattr(Trainer, "__init__", made)
+    monkeypatch.setattr(reloading, "load_run", loaded)
+
+    assert {each.result for each in selftest()} == {"ok", "left out"}
+    assert {name: set(each) for name, each in without.items()} == {"trained or scored": {True}, "reloaded": {True}}
+
+
 def test_a_seed_of_which_nothing_is_drawn_is_no_false_alarm(sections, monkeypatch) -> None:
     only(monkeypatch, "seed")
     last = {"train_sampling_strategy": "sequential", "seed": 2**32 - 1}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import subprocess
 
 import pytest
 import torch
 from test_selftest import only
 
 from finetune.cli import main
+from finetune.errors import EnvironmentFailed
 from finetune.recipe import Recipe
 from finetune.selftest import checks, selftest
 from finetune.selftest.schedules import share
@@ -193,6 +196,42 @@ def test_a_check_that_breaks_is_told_in_full_and_the_others_go_on(monkeypatch, t
         "AttributeError: no such thing", "CheckFailed: step 3: a:1. Look at it.",
     ]  # fmt: skip
     assert [each["difference"] for each in told] == [None, None, None, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.safetensors"), "the disk is full: a.safetensors"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory"),
+        (EnvironmentFailed("step 3 could not be saved"), "step 3 could not be saved"),
+    ],
+    ids=["disk", "memory", "said"],
+)
+def test_what_the_machine_refuses_ends_the_selftest_and_is_no_check_that_failed(monkeypatch, capsys, error, line):
+    def refused(stage):
+        raise error
+
+    def never(stage):
+        raise AssertionError("the disk is as full for this one")
+
+    monkeypatch.setattr(checks, "CHECKS", (refused, never))
+
+    assert main(["selftest"]) == 4
+    printed = capsys.readouterr()
+    assert line in printed.err
+    assert "Traceback" not in printed.err
+    assert "FAILED" not in printed.out
+
+
+def test_two_processes_that_the_machine_ends_are_no_check_that_failed(monkeypatch, capsys) -> None:
+    def ended(*given, **named):
+        return subprocess.CompletedProcess(given, 4, "", "finetune (rank 1): the disk is full: a.safetensors.\n")
+
+    only(monkeypatch, "processes")
+    monkeypatch.setattr(checks.subprocess, "run", ended)
+
+    assert main(["selftest"]) == 4
+    assert "two processes: the disk is full: a.safetensors." in capsys.readouterr().err
 
 
 def test_a_schedule_that_another_formula_gives_fails(monkeypatch, capsys) -> None:

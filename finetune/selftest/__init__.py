@@ -20,7 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import CheckFailed, FinetuneError, Stopped, UserError
+from finetune.errors import CheckFailed, EnvironmentFailed, FinetuneError, Stopped, UserError
+from finetune.machine import refused
 
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
@@ -64,6 +65,7 @@ def selftest(
     Raises:
         UserError: the recipe or its rows are not right.
         CheckFailed: a check failed; the line names which.
+        EnvironmentFailed, OSError, MemoryError, RuntimeError: the machine had no disk or memory left.
         Stopped: by a signal, and nothing is kept.
     """
     from finetune.selftest.checks import CHECKS
@@ -109,14 +111,16 @@ def _outcome(check: Any, stage: Any) -> Outcome:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             found = check(stage)
-    except Stopped:
-        raise  # a signal ends the command, and fails no check
+    except (Stopped, EnvironmentFailed):
+        raise  # a signal or the machine ends the command, and fails no check
     except LeftOut as reason:
         return made("left out", str(reason))
     except FinetuneError as error:
         gone = rf" \(all in {re.escape(str(stage.folder))}\S*\)"
         return made("FAILED", _short(f"{type(error).__name__}: {re.sub(gone, '', str(error))}"))
-    except Exception as error:  # noqa: BLE001 - whatever broke, it is told and the other checks go on
+    except Exception as error:
+        if refused(error):
+            raise
         traceback.print_exception(error)
         return made("FAILED", _short(f"{type(error).__name__}: {error}"))
     good = found.difference <= found.tolerance  # false for a difference that is not a number

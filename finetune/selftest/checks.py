@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune import artefact
-from finetune.errors import CheckFailed
+from finetune.errors import CheckFailed, EnvironmentFailed
 from finetune.selftest.differences import apart, files_apart, most, scores_apart, values_apart, weights_apart
 from finetune.selftest.observing import Interrupted, draws, observe, scores
 from finetune.selftest.packed import packing
@@ -22,6 +23,7 @@ SCORES = 1e-5  # relative, of scores and answers
 BROKEN_OFF = 5  # step, from 0, before which the training is cut short
 LIMIT = 300  # seconds for two processes to come up and train
 PARTS = 4  # micro-batches of a step
+SAID_BY = r"^finetune( \(rank \d+\))?: "  # before the line that ends a command
 
 
 def accumulation(stage: Stage) -> Found:
@@ -51,6 +53,8 @@ def processes(stage: Stage) -> Found:
         raise CheckFailed(f"two processes were not done within {LIMIT} s") from None
     if done.returncode or not verdict.exists():
         lines = done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["no message"]
+        if done.returncode == EnvironmentFailed.exit_code:
+            raise EnvironmentFailed(f"two processes: {re.sub(SAID_BY, '', lines[-1])}")
         raise CheckFailed(f"two processes ended with {done.returncode}: {lines[-1]}")
     together = json.loads(verdict.read_text(encoding="utf-8"))
     if together["world"] != 2:
@@ -81,10 +85,12 @@ def evaluation(stage: Stage) -> Found:
     from finetune.reuse import evaluate
 
     run = _saved(stage)
-    (split, once), again = next(iter(evaluate(run).items())), next(iter(evaluate(run).values()))
+    as_trained = {"train.use_cpu": True, "train.bf16": False}  # a run does not keep what its machine decided
+    found = [evaluate(run, as_trained) for _ in range(2)]
+    (split, once), again = next(iter(found[0].items())), next(iter(found[1].values()))
     written = artefact.read_json(run / artefact.SCORES)[split]
     kept = {name: (float(each["value"]), each["n"]) for name, each in written.items() if name in once}
-    told = [{name: (float(each.value), each.n) for name, each in found.items()} for found in (once, again)]
+    told = [{name: (float(each.value), each.n) for name, each in scored.items()} for scored in (once, again)]
     difference = most(scores_apart(told[0], other) for other in (told[1], kept))
     return Found(difference, 0.0, f"{len(once)} scores of the saved run: computed twice, and when it was trained")
 

@@ -47,7 +47,8 @@ def observe(prepared: Prepared, resume: bool = False, until: int | None = None, 
     from finetune.run import build_trainer, load_model
 
     recipe = prepared.recipe
-    options = type(recipe.train)(**{**changed_options(recipe.train), "dp": recipe.train.dp, "use_cpu": True, **train})
+    fixed = {"dp": recipe.train.dp, "use_cpu": True, "bf16": False}  # else what an accelerator here has is left out
+    options = type(recipe.train)(**{**changed_options(recipe.train), **fixed, **train})
     recipe = replace(recipe, train=options)
     set_seed(options.seed)
     model, new = load_model(recipe, prepared.processor)
