@@ -36,6 +36,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", help="another encoder than the quickstart's: a folder or a Hub id")
     given = parser.parse_args()
+    if not 2 <= given.save_steps <= given.steps:  # else no save is timed, or no step that follows another
+        parser.error(f"--save_steps {given.save_steps}: give 2 or more, and no more than --steps {given.steps}")
+    if given.rounds < 1:
+        parser.error(f"--rounds {given.rounds}: give 1 or more")
     names = ("stock", "finetune", "finetune, no saves")
     seconds: dict[str, list[float]] = {name: [] for name in names}
     clocks = {name: Clock() for name in names}
