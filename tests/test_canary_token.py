@@ -16,7 +16,7 @@ import pytest
 
 CANARY = "hf_" + "CanaryBirdSingsAtDawn" + "0123456789abcdef"
 ROUTES = ["flag", "flag of its own", "environment", "netrc", "token file", "configuration", "recipe"]
-OFTEN = {("flag", "ok"), ("flag of its own", "ok"), ("recipe", "ok"), ("environment", "ok"), ("token file", "crash")}
+OFTEN = {("flag", "ok"), ("recipe", "ok"), ("environment", "ok"), ("token file", "crash")}  # a process of 10 s each
 REFUSED = ("flag", "flag of its own", "recipe")
 CRASH = """
 import sys

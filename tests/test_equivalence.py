@@ -17,7 +17,7 @@ OFTEN = [cell for cell in tiny.CELLS if cell[1] == "whole" or cell[0] in ("text-
 every_cell_often_or_slow = pytest.mark.parametrize(
     ("kind", "adapter"), [cell if cell in OFTEN else pytest.param(*cell, marks=pytest.mark.slow) for cell in tiny.CELLS]
 )
-FRESH = ("text-classification", "causal-lm")  # the others under slow: 5 to 10 s each
+FRESH = ("text-classification",)  # the others under slow: 5 to 10 s each
 
 
 def scores(folder: Path) -> dict:

@@ -51,9 +51,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return begun
 
 
+@pytest.mark.parametrize("where", ["here", pytest.param("in processes of their own", marks=pytest.mark.slow)])
 def test_each_seed_is_the_run_that_its_own_recipe_gives(
-    recipe: Any, run: Any, weights: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Any, run: Any, weights: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: Any, where: str
 ):
+    if where == "here":
+        request.getfixturevalue("here")
     alone = run("text-classification", train={"output_dir": str(tmp_path / "alone"), "seed": 3})
     file = recipe([3, 1], evaluate={"baselines": True})
     assert main(["train", str(file)]) == 0

@@ -153,7 +153,7 @@ def test_an_encoder_and_a_decoder_are_joined_by_new_attention_alone(families):
     assert model.encoder.pooler is None
 
 
-@pytest.mark.parametrize("adapter", [None, {"peft_type": "LORA", "r": 4}])
+@pytest.mark.parametrize("adapter", [pytest.param(None, marks=pytest.mark.slow), {"peft_type": "LORA", "r": 4}])
 def test_a_joined_model_trains_comes_back_and_is_used_from_its_folder(home, run, tmp_path, adapter):
     from finetune.reuse import predict
 

@@ -76,10 +76,11 @@ def test_weights_of_both_halves_are_those_of_their_sources(halves, home):
 @pytest.mark.parametrize(
     "adapter",
     [
-        {"peft_type": "LORA", "r": 4},
-        {"peft_type": "LORA", "r": 4, "target_modules": r"decoder\..*\.(c_attn|c_proj|c_fc)"},
+        pytest.param({"peft_type": "LORA", "r": 4}, id="both", marks=pytest.mark.slow),
+        pytest.param(
+            {"peft_type": "LORA", "r": 4, "target_modules": r"decoder\..*\.(c_attn|c_proj|c_fc)"}, id="decoder"
+        ),
     ],
-    ids=["both", "decoder"],
 )
 def test_lora_beside_the_halves_is_saved_with_the_new_layers_and_comes_back(trained, adapter):
     from safetensors.torch import load_file
