@@ -192,7 +192,7 @@ HIDDEN = ("tokens", "tokens_per_second")  # of rows that were drawn in secret
 PRIVATE = {"epsilon": 8, "delta": 1e-3, "max_grad_norm": 0.5}
 
 
-@pytest.mark.parametrize("kind", ["causal-lm", "masked-lm", "seq2seq"])
+@pytest.mark.parametrize("kind", ["causal-lm", pytest.param("masked-lm", marks=pytest.mark.slow), "seq2seq"])
 def test_what_is_trained_is_saved_and_what_was_spent_is_told(run, weights, capsys, contract, kind):
     folder = run(
         kind, "lora", train={"dp": PRIVATE, "learning_rate": 0.5, "num_train_epochs": 2, "dataloader_num_workers": 0}
