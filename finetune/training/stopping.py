@@ -110,9 +110,7 @@ class Wishes:
 class Stoppable(Checkpointed):
     """Stops and saves at the ends of steps. What is due there and was cut short is made up for by the resumed run."""
 
-    discarded: Path | None = (
-        None  # a folder, this training's own or one around it, that its caller keeps only when done
-    )
+    discarded: Path | None = None  # a folder around this training that its caller keeps only when it is done
     _ended = -1  # the step whose end was dealt with last
     _at_step = False  # that the end of a step is dealt with, and not that of an epoch
     _held = False  # that a checkpoint is due at the end of the epoch
