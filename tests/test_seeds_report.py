@@ -134,7 +134,7 @@ def test_training_writes_the_page_and_goes_on_in_its_folder(sections, write_reci
     from finetune.run import train
     from finetune.sweeping.trials import Ended
 
-    def trial(file: Path, run: Path, watch: Any) -> Ended:
+    def trial(file: Path, run: Path, watch: Any, hours: float | None) -> Ended:
         done = run.exists() and artefact.status(run) == "finished"
         return Ended(run if done else train(Recipe.read(file)), pruned=False)
 
