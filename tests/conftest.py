@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from tiny_documents import documents
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.fsync = lambda handle: None  # it waits for a disk that no test takes away; tests of the checkpoints count its calls
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job ignores it, as its children would
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 unpickling.begin()
 nothing_is_unpickled = unpickling.nothing_is_unpickled
 HANDED: list[tuple[str, str, dict[str, Any]]] = []  # figures of the tests that passed: node, line, figures

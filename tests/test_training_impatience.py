@@ -51,9 +51,7 @@ def begin(sections, write_recipe, tmp_path, monkeypatch):
             time.sleep(0.02)
         return process
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     yield go
-    signal.signal(signal.SIGINT, before)
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
