@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TRAINED = ("task", "data", "model", "adapter", "train")  # the sections of a recipe that make weights
 ASIDE = ("cache_dir", "output_dir", "report_to", "logging_dir", "run_name", "overwrite")  # change no weight
-ANOTHER = ("load_best_model_at_end", "max_hours")  # an audit trains without, so that held-out rows choose nothing
+ANOTHER = ("load_best_model_at_end",)  # an audit trains without, so that held-out rows choose nothing
 
 INTERVAL = {"low": float, "high": float}
 SHAPE: dict[str, Any] = {  # what is read of an audit
