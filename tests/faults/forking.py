@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -155,7 +156,11 @@ def _run(
         _watch(writer)
         if prepare is not None:
             prepare()
+        from tqdm import tqdm
+
         from finetune.cli import main
+
+        tqdm.set_lock(threading.RLock())  # its own lies in memory that forks share: one that is killed never opens it
 
         code = main(argv)
     except BaseException:  # noqa: BLE001 - nothing may come back from here
