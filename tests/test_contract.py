@@ -12,7 +12,8 @@ def test_the_page_is_made_of_the_figures():
     assert page.TABLE.read_text(encoding="utf-8") == page.table(page.read(page.FIGURES))
 
 
-def test_every_figure_is_of_a_test_that_there_is():
+def test_every_line_has_figures_and_each_is_of_a_test_that_there_is():
+    assert json.loads(page.FIGURES.read_text(encoding="utf-8")).keys() == page.LINES.keys()
     for line, tests in json.loads(page.FIGURES.read_text(encoding="utf-8")).items():
         assert line in page.LINES
         for node in tests:
