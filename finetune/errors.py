@@ -30,8 +30,14 @@ class EnvironmentFailed(FinetuneError):
     exit_code = 4
 
 
+DISCARDED = "nothing of it is kept, and the same command starts it anew."
+
+
 class Stopped(FinetuneError):
-    """A training was asked to stop, and did so with a checkpoint; the code is a shell's for SIGTERM."""
+    """A training was asked to stop, and did so; the code is a shell's for SIGTERM.
+
+    There is a checkpoint of it, unless what it made goes with its command: then DISCARDED ends the line.
+    """
 
     exit_code = 143
 

@@ -19,7 +19,7 @@ from finetune.auditing.page import write_page
 from finetune.auditing.sides import held_out, sides_of
 from finetune.auditing.verdict import verdict
 from finetune.deriving import refuse_existing, staged
-from finetune.errors import CheckFailed, Stopped, UserError
+from finetune.errors import DISCARDED, CheckFailed, Stopped, UserError
 from finetune.publishing.audited import audited, trained_as
 from finetune.training import nonfinite
 
@@ -143,7 +143,7 @@ def _going(training: Path, folder: Path) -> Iterator[None]:
         yield
     except Stopped as error:
         cause = str(error).partition(" after step ")[0]
-        raise Stopped(f"audit: {cause}; nothing of it is kept, and the same command starts it anew.") from None
+        raise Stopped(f"audit: {cause}; {DISCARDED}") from None
     except CheckFailed as error:
         rows, kept = training / nonfinite.FILE, folder.with_name(f"{folder.name}-{nonfinite.FILE}")
         if not rows.exists():

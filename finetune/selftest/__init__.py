@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import CheckFailed, EnvironmentFailed, FinetuneError, Stopped, UserError
+from finetune.errors import DISCARDED, CheckFailed, EnvironmentFailed, FinetuneError, Stopped, UserError
 from finetune.machine import refused
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _stopped() -> Iterator[None]:
         yield
     except Stopped as error:
         cause = str(error).partition(" after step ")[0]
-        raise Stopped(f"selftest: {cause}; nothing of it is kept, and the same command starts it anew.") from None
+        raise Stopped(f"selftest: {cause}; {DISCARDED}") from None
 
 
 def _short(text: str) -> str:

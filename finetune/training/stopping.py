@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 from transformers.trainer_utils import TrainOutput
 
-from finetune.errors import Stopped
+from finetune.errors import DISCARDED, Stopped
 from finetune.training import checkpoints, ranks
 from finetune.training.callbacks import Clock
 from finetune.training.checkpointed import Checkpointed
@@ -132,7 +132,7 @@ class Stoppable(Checkpointed):
         """See `Checkpointed.train`.
 
         Raises:
-            Stopped: a signal or `max_hours` asked for it; there is a checkpoint of the last step.
+            Stopped: a signal or `max_hours` asked for it; there is a checkpoint of the last step, if it is kept.
 
         A second signal ends the process, with the same code and without a checkpoint.
         """
@@ -225,7 +225,7 @@ class Stoppable(Checkpointed):
 
     def _going_on(self) -> str:
         if self.discarded is not None:
-            return "nothing of it is kept, and the same command starts it anew."
+            return DISCARDED
         known = checkpoints.steps(self.checkpoints)
         if not known:
             return "there is no checkpoint yet, and the same command begins anew."
